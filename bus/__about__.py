@@ -1,0 +1,3 @@
+"""The version of every part."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,94 @@
+"""The endpoints of the wire contract: who answers what with what.
+
+Services serve these, clients call these, and the documents in ``docs/schema`` are written from these.
+"""
+
+from typing import Final, Generic, Protocol, TypeVar
+
+import msgspec
+
+from bus.messages import (
+    AskStatus,
+    Hello,
+    Login,
+    Machine,
+    Menu,
+    Outcome,
+    Schedule,
+    Session,
+    ShowMenu,
+    Welcome,
+    decoder,
+)
+from bus.problems import Code
+
+
+class FromMachine(Protocol):
+    """A message that carries the machine it speaks for."""
+
+    @property
+    def machine(self) -> Machine: ...
+
+
+Asked = TypeVar("Asked", bound=FromMachine)
+Answered = TypeVar("Answered")
+
+
+class Endpoint(Generic[Asked, Answered]):
+    """One question a service answers, with the problems it may answer instead."""
+
+    def __init__(
+        self,
+        service: str,
+        verb: str,
+        asked: type[Asked],
+        answered: type[Answered],
+        problems: tuple[Code, ...],
+    ) -> None:
+        self.service = service
+        self.verb = verb
+        self.asked = asked
+        self.answered = answered
+        self.problems: tuple[Code, ...] = (*COMMON, *problems)
+        self.asked_decoder: msgspec.json.Decoder[Asked] = decoder(asked)
+        self.answered_decoder: msgspec.json.Decoder[Answered] = decoder(answered)
+
+
+COMMON: Final[tuple[Code, ...]] = ("bad_request", "bad_machine", "overloaded", "internal_error")
+"""Problems that every endpoint may answer."""
+
+WELCOME: Final = Endpoint(
+    "menu", "welcome", Hello, Welcome, ("ambiguous_machine", "deployment_server_unavailable")
+)
+LOGIN: Final = Endpoint(
+    "auth", "login", Login, Session, ("login_failed", "locked_out", "directory_unavailable")
+)
+SHOW: Final = Endpoint(
+    "menu",
+    "show",
+    ShowMenu,
+    Menu,
+    ("login_required", "session_expired", "deployment_server_unavailable"),
+)
+SCHEDULE: Final = Endpoint(
+    "scheduler",
+    "schedule",
+    Schedule,
+    Outcome,
+    (
+        "bad_name",
+        "login_required",
+        "session_expired",
+        "forbidden",
+        "unknown_item",
+        "ambiguous_machine",
+        "name_taken",
+        "request_conflict",
+        "deployment_server_unavailable",
+    ),
+)
+STATUS: Final = Endpoint(
+    "scheduler", "status", AskStatus, Outcome, ("unknown_request", "deployment_server_unavailable")
+)
+
+ENDPOINTS: Final = (WELCOME, LOGIN, SHOW, SCHEDULE, STATUS)

@@ -1,0 +1,225 @@
+"""Every message of the wire contract, a struct each, and how they are read and written.
+
+Messages evolve by four rules: a new field has a default, unknown fields are ignored, a type never
+changes, a name is never used again for something else.
+"""
+
+from datetime import datetime
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+Token = Annotated[str, Meta(max_length=4096)]
+Text = Annotated[str, Meta(max_length=1024)]
+Time = Annotated[datetime, Meta(tz=True)]
+"""A moment in time, RFC 3339 on the wire; one without an offset is refused."""
+RequestId = Annotated[
+    str, Meta(pattern="^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
+]
+"""A UUID in lower case, made by the client; it is what makes a request one request."""
+
+Protection = Literal["none", "hash", "server", "domain"]
+MenuType = Literal["flat", "folders"]
+State = Literal["accepted", "scheduled", "rejected"]
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """What every message is: immutable, with named fields."""
+
+
+class Machine(Message):
+    """A machine as its firmware and network cards identify it; any field may be absent or junk."""
+
+    uuid: Text | None = None
+    serial: Text | None = None
+    asset_tag: Text | None = None
+    macs: Annotated[tuple[Text, ...], Meta(max_length=64)] = ()
+    manufacturer: Text | None = None
+    model: Text | None = None
+
+
+class ClientInfo(Message):
+    """Which boot client speaks."""
+
+    version: Text = ""
+    environment: Literal["linux", "winpe"] = "linux"
+
+
+class Hello(Message):
+    """A machine has booted and asks what it is to show."""
+
+    machine: Machine
+    client: ClientInfo = ClientInfo()
+
+
+class ComputerRef(Message):
+    """A computer of the deployment server."""
+
+    id: int
+    name: str
+
+
+class NameRules(Message):
+    """What a computer name must obey: its length in characters and a regular expression."""
+
+    max_length: int
+    pattern: str
+    hint: str
+
+
+class Welcome(Message):
+    """What the portal needs before anybody signs in."""
+
+    site: str
+    protection: Protection
+    timeout: int
+    menu_type: MenuType
+    computer: ComputerRef | None
+    may_rename: bool
+    suggested_name: str
+    name_rules: NameRules
+    text: dict[str, str]
+    server_time: Time
+    idle_timeout: int = 0
+
+
+class Login(Message):
+    """A technician signs in; with one shared password there is no user name."""
+
+    machine: Machine
+    password: Text
+    username: Text | None = None
+
+    def __repr__(self) -> str:
+        return f"Login(machine={self.machine!r}, username={self.username!r}, password=...)"
+
+
+class Session(Message):
+    """A technician's session, bound to the machine and the site."""
+
+    token: str
+    expires_at: Time
+    username: str | None = None
+    display_name: str | None = None
+
+
+class ShowMenu(Message):
+    """Asks for the menu; the token is needed where the site is protected."""
+
+    machine: Machine
+    token: Token | None = None
+
+
+class ItemEntry(Message, tag_field="kind", tag="item"):
+    """A menu item: ``job:<id>`` or ``folder:<id>``; the hint tells equal titles apart."""
+
+    id: str
+    title: str
+    hint: str = ""
+
+
+class FolderEntry(Message, tag_field="kind", tag="folder"):
+    """A folder to enter."""
+
+    title: str
+    entries: "tuple[Entry, ...]"
+
+
+Entry = ItemEntry | FolderEntry
+
+
+class Menu(Message):
+    """What a technician can pick; ``stale`` when the deployment server could not be asked."""
+
+    version: str
+    type: MenuType
+    stale: bool
+    entries: tuple[Entry, ...]
+
+
+class Schedule(Message):
+    """One technician's wish: this item, on this machine, under this name."""
+
+    request_id: RequestId
+    machine: Machine
+    item_id: Text
+    token: Token | None = None
+    computer_name: Text | None = None
+    start_at: Time | None = None
+
+
+class AskStatus(Message):
+    """Asks what has become of a request of the same machine."""
+
+    machine: Machine
+    request_id: RequestId
+
+
+class JobRef(Message):
+    """A job of the deployment server."""
+
+    id: int
+    name: str
+
+
+class ScheduledComputer(Message):
+    """The computer a request was carried out on, and what was done to it."""
+
+    id: int
+    name: str
+    created: bool
+    renamed_from: str | None = None
+
+
+class Details(Message, omit_defaults=True):
+    """What a problem adds to its text; each code uses its own fields."""
+
+    attempts_left: int | None = None
+    retry_after: float | None = None
+    computers: tuple[ComputerRef, ...] | None = None
+
+
+class ProblemBody(Message):
+    """A problem as it travels; the message is fit for a technician's screen."""
+
+    code: str
+    message: str
+    details: Details = Details()
+
+
+class Outcome(Message):
+    """What has become of a request: accepted (on disk), scheduled or rejected (both final)."""
+
+    request_id: str
+    state: State
+    computer: ScheduledComputer | None = None
+    jobs: tuple[JobRef, ...] = ()
+    replaced: int = 0
+    start_at: Time | None = None
+    problem: ProblemBody | None = None
+
+
+class Request(Message):
+    """An accepted request as it waits in the stream: the wish, without any secret."""
+
+    request_id: RequestId
+    site: str
+    machine: Machine
+    item_id: str
+    accepted_at: Time
+    digest: str
+    computer_name: str | None = None
+    start_at: Time | None = None
+    technician: str | None = None
+    outcome_to: str | None = None
+
+
+_M = TypeVar("_M")
+encode = msgspec.json.Encoder().encode
+"""Writes any message as JSON."""
+
+
+def decoder(kind: type[_M]) -> msgspec.json.Decoder[_M]:
+    """A reader of one kind of message; made once and kept by whoever reads."""
+    return msgspec.json.Decoder(kind)

@@ -1,0 +1,64 @@
+"""Every subject, stream, bucket and queue name of the bus; nothing else builds one by hand."""
+
+import re
+
+VERSION = 1
+"""Version of the wire contract."""
+
+REQUESTS = "IMAGING_REQUESTS"
+"""Stream (work queue) of accepted requests that are still to be carried out."""
+
+REJECTED = "IMAGING_REJECTED"
+"""Stream of requests that were rejected, whole, kept for replay."""
+
+OPTIONS = "imaging_options"
+"""Bucket of the options, one key an option: ``<site>.<option>``."""
+
+KEYS = "imaging_keys"
+"""Bucket of the public keys that sessions are verified with: ``<site>.<key id>``."""
+
+TRIES = "imaging_tries"
+"""Bucket of the failed logins: ``<site>.<machine>``."""
+
+_ROOT = "imaging"
+_SITE = re.compile(r"[a-z0-9-]{1,32}\Z")
+
+
+def valid_site(site: str) -> bool:
+    """Whether ``site`` is a site token: 1 to 32 of ``a-z``, ``0-9`` and ``-``."""
+    return _SITE.match(site) is not None
+
+
+def endpoint(site: str, service: str, verb: str, machine: str = "*") -> str:
+    """The subject a service answers on; without a machine, the one it subscribes to."""
+    return f"{_ROOT}.{site}.{service}.{verb}.{machine}"
+
+
+def machine_of(subject: str) -> str:
+    """The machine key, the last token of every subject that a machine speaks on."""
+    return subject.rpartition(".")[2]
+
+
+def request(site: str, machine: str = "*") -> str:
+    """Where an accepted request waits in the stream ``IMAGING_REQUESTS``."""
+    return f"{_ROOT}.{site}.request.{machine}"
+
+
+def rejected(site: str, machine: str = "*") -> str:
+    """Where a rejected request is kept in the stream ``IMAGING_REJECTED``."""
+    return f"{_ROOT}.{site}.rejected.{machine}"
+
+
+def carrier(site: str) -> str:
+    """The durable consumer by which all copies of a site's scheduler share its requests."""
+    return f"scheduler-{site}"
+
+
+def inbox(owner: str) -> str:
+    """The prefix of an owner's reply subjects; a client may listen on no other."""
+    return f"_INBOX_{owner}"
+
+
+def site_key(site: str, name: str = ">") -> str:
+    """A site's key in a bucket; without a name, all of them."""
+    return f"{site}.{name}"

@@ -1,0 +1,1 @@
+"""The boot client: what a technician sees."""

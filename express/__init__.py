@@ -1,0 +1,1 @@
+"""The deployment server's database, over ODBC."""

@@ -1,0 +1,1 @@
+"""Builds menus from the job tree and keeps them ready."""

@@ -1,0 +1,1 @@
+"""Turns an accepted request into scheduled jobs, exactly once."""
