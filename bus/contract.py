@@ -1,6 +1,7 @@
 """The endpoints of the wire contract: who answers what with what.
 
-Services serve these, clients call these, and the documents in ``docs/schema`` are written from these.
+Services serve these, clients call these, and the documents in
+``docs/schema`` are written from these.
 """
 
 from typing import Final, Generic, Protocol, TypeVar

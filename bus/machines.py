@@ -154,8 +154,8 @@ def identity(machine: Machine, shared_macs: frozenset[str] = frozenset()) -> Ide
 def machine_key(machine: Machine) -> str:
     """The machine's token in every subject.
 
-    The UUID if it is a real one, else ``sn`` and the first 16 hexadecimal digits of SHA-256 over the
-    serial number, else ``mac`` and the first hardware address.
+    The UUID if it is a real one, else ``sn`` and the first 16 hexadecimal digits of SHA-256 over
+    the serial number, else ``mac`` and the first hardware address.
 
     Raises:
         Problem: ``bad_machine`` when nothing identifies the machine.

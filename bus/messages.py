@@ -24,11 +24,7 @@ MenuType = Literal["flat", "folders"]
 State = Literal["accepted", "scheduled", "rejected"]
 
 
-class Message(Struct, frozen=True, kw_only=True):
-    """What every message is: immutable, with named fields."""
-
-
-class Machine(Message):
+class Machine(Struct, frozen=True, kw_only=True):
     """A machine as its firmware and network cards identify it; any field may be absent or junk."""
 
     uuid: Text | None = None
@@ -39,28 +35,28 @@ class Machine(Message):
     model: Text | None = None
 
 
-class ClientInfo(Message):
+class ClientInfo(Struct, frozen=True, kw_only=True):
     """Which boot client speaks."""
 
     version: Text = ""
     environment: Literal["linux", "winpe"] = "linux"
 
 
-class Hello(Message):
+class Hello(Struct, frozen=True, kw_only=True):
     """A machine has booted and asks what it is to show."""
 
     machine: Machine
     client: ClientInfo = ClientInfo()
 
 
-class ComputerRef(Message):
+class ComputerRef(Struct, frozen=True, kw_only=True):
     """A computer of the deployment server."""
 
     id: int
     name: str
 
 
-class NameRules(Message):
+class NameRules(Struct, frozen=True, kw_only=True):
     """What a computer name must obey: its length in characters and a regular expression."""
 
     max_length: int
@@ -68,7 +64,7 @@ class NameRules(Message):
     hint: str
 
 
-class Welcome(Message):
+class Welcome(Struct, frozen=True, kw_only=True):
     """What the portal needs before anybody signs in."""
 
     site: str
@@ -84,7 +80,7 @@ class Welcome(Message):
     idle_timeout: int = 0
 
 
-class Login(Message):
+class Login(Struct, frozen=True, kw_only=True):
     """A technician signs in; with one shared password there is no user name."""
 
     machine: Machine
@@ -95,7 +91,7 @@ class Login(Message):
         return f"Login(machine={self.machine!r}, username={self.username!r}, password=...)"
 
 
-class Session(Message):
+class Session(Struct, frozen=True, kw_only=True):
     """A technician's session, bound to the machine and the site."""
 
     token: str
@@ -104,14 +100,14 @@ class Session(Message):
     display_name: str | None = None
 
 
-class ShowMenu(Message):
+class ShowMenu(Struct, frozen=True, kw_only=True):
     """Asks for the menu; the token is needed where the site is protected."""
 
     machine: Machine
     token: Token | None = None
 
 
-class ItemEntry(Message, tag_field="kind", tag="item"):
+class ItemEntry(Struct, frozen=True, kw_only=True, tag_field="kind", tag="item"):
     """A menu item: ``job:<id>`` or ``folder:<id>``; the hint tells equal titles apart."""
 
     id: str
@@ -119,7 +115,7 @@ class ItemEntry(Message, tag_field="kind", tag="item"):
     hint: str = ""
 
 
-class FolderEntry(Message, tag_field="kind", tag="folder"):
+class FolderEntry(Struct, frozen=True, kw_only=True, tag_field="kind", tag="folder"):
     """A folder to enter."""
 
     title: str
@@ -129,7 +125,7 @@ class FolderEntry(Message, tag_field="kind", tag="folder"):
 Entry = ItemEntry | FolderEntry
 
 
-class Menu(Message):
+class Menu(Struct, frozen=True, kw_only=True):
     """What a technician can pick; ``stale`` when the deployment server could not be asked."""
 
     version: str
@@ -138,7 +134,7 @@ class Menu(Message):
     entries: tuple[Entry, ...]
 
 
-class Schedule(Message):
+class Schedule(Struct, frozen=True, kw_only=True):
     """One technician's wish: this item, on this machine, under this name."""
 
     request_id: RequestId
@@ -149,21 +145,21 @@ class Schedule(Message):
     start_at: Time | None = None
 
 
-class AskStatus(Message):
+class AskStatus(Struct, frozen=True, kw_only=True):
     """Asks what has become of a request of the same machine."""
 
     machine: Machine
     request_id: RequestId
 
 
-class JobRef(Message):
+class JobRef(Struct, frozen=True, kw_only=True):
     """A job of the deployment server."""
 
     id: int
     name: str
 
 
-class ScheduledComputer(Message):
+class ScheduledComputer(Struct, frozen=True, kw_only=True):
     """The computer a request was carried out on, and what was done to it."""
 
     id: int
@@ -172,7 +168,7 @@ class ScheduledComputer(Message):
     renamed_from: str | None = None
 
 
-class Details(Message, omit_defaults=True):
+class Details(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a problem adds to its text; each code uses its own fields."""
 
     attempts_left: int | None = None
@@ -180,7 +176,7 @@ class Details(Message, omit_defaults=True):
     computers: tuple[ComputerRef, ...] | None = None
 
 
-class ProblemBody(Message):
+class ProblemBody(Struct, frozen=True, kw_only=True):
     """A problem as it travels; the message is fit for a technician's screen."""
 
     code: str
@@ -188,7 +184,7 @@ class ProblemBody(Message):
     details: Details = Details()
 
 
-class Outcome(Message):
+class Outcome(Struct, frozen=True, kw_only=True):
     """What has become of a request: accepted (on disk), scheduled or rejected (both final)."""
 
     request_id: str
@@ -200,7 +196,7 @@ class Outcome(Message):
     problem: ProblemBody | None = None
 
 
-class Request(Message):
+class Request(Struct, frozen=True, kw_only=True):
     """An accepted request as it waits in the stream: the wish, without any secret."""
 
     request_id: RequestId
