@@ -1,0 +1,158 @@
+"""Connect to the bus, reconnect for ever with jitter, ask a question, leave without losing one."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import nats.errors
+from nats.aio.client import PING_PROTO, Client, Server
+
+from bus import subjects
+from bus.contract import Endpoint, FromMachine
+from bus.messages import encode
+from bus.problems import CODE_HEADER, from_wire
+
+_FIRST_DELAY: Final = 0.1
+_LONGEST_DELAY: Final = 5.0
+_CONNECT_TIMEOUT: Final = 3
+_SILENCE: Final = 10
+"""Seconds between pings; a server that misses two is taken for gone."""
+
+Asked = TypeVar("Asked", bound=FromMachine)
+Answered = TypeVar("Answered")
+Report = Callable[[Exception], Awaitable[None]]
+
+
+class BusUnavailableError(Exception):
+    """Nobody answered in time: no connection, no such service, or a service too busy to say so."""
+
+
+class Connection(Client):
+    """A connection to the bus whose ``flush`` is a fence: it returns when the server has seen all.
+
+    nats-py 2.16 writes a ping straight to the socket, ahead of what waits in its buffer, so that
+    its ``flush`` and ``drain`` may return before a SUB, UNSUB or PUB has left. Queueing the ping
+    behind the buffer mends both.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._on_reconnect: list[Callable[[], None]] = []
+        self._on_disconnect: list[Callable[[], None]] = []
+
+    def on_reconnect(self, action: Callable[[], None]) -> None:
+        """Calls ``action`` whenever a lost connection is up again."""
+        self._on_reconnect.append(action)
+
+    def on_disconnect(self, action: Callable[[], None]) -> None:
+        """Calls ``action`` whenever the connection is lost."""
+        self._on_disconnect.append(action)
+
+    async def reconnected(self) -> None:
+        """Told by nats-py."""
+        for action in self._on_reconnect:
+            action()
+
+    async def disconnected(self) -> None:
+        """Told by nats-py."""
+        for action in self._on_disconnect:
+            action()
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        self._pongs.append(future or asyncio.get_running_loop().create_future())
+        await self._send_command(PING_PROTO)
+        await self._flush_pending()
+
+
+def backoff(attempt: int) -> float:
+    """Seconds to wait before attempt number ``attempt`` (from 0): doubling, bounded, with jitter.
+
+    Full jitter spreads a crowd best (AWS Architecture Blog, "Exponential Backoff And Jitter").
+    """
+    limit = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(attempt, 10))
+    return random.uniform(limit / 4, limit)  # noqa: S311 (no secret)
+
+
+async def connect(
+    server: str,
+    name: str,
+    *,
+    inbox: str | None = None,
+    report: Report | None = None,
+) -> Connection:
+    """A connection to the bus; waits for the bus as long as it takes.
+
+    Args:
+        server: one address or several, separated by commas.
+        name: what the server's monitoring shows of us.
+        inbox: the only prefix replies come to; a bus that trusts no client allows no other.
+        report: told of every error of the connection, failed attempts included.
+    """
+    addresses = [address.strip() for address in server.split(",") if address.strip()]
+    heard = report or _unheard
+    attempt = 0
+    while True:
+        connection = Connection()
+        try:
+            await connection.connect(
+                addresses,
+                name=name,
+                inbox_prefix=inbox or subjects.inbox(name),
+                error_cb=heard,
+                reconnected_cb=connection.reconnected,
+                disconnected_cb=connection.disconnected,
+                connect_timeout=_CONNECT_TIMEOUT,
+                ping_interval=_SILENCE,
+                max_outstanding_pings=2,
+                # One round through the servers; the waiting between rounds is ours, with jitter.
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                # What is sent while the line is down fails at once instead of waiting unseen.
+                pending_size=-1,
+                reconnect_to_server_handler=_next_server,
+            )
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            await heard(error)
+            await asyncio.sleep(backoff(attempt))
+            attempt += 1
+        else:
+            connection.options["max_reconnect_attempts"] = -1
+            return connection
+
+
+async def ask(
+    connection: Connection,
+    site: str,
+    endpoint: Endpoint[Asked, Answered],
+    machine: str,
+    question: Asked,
+    *,
+    timeout: float = 5,  # noqa: ASYNC109 (the bus's own time-out)
+) -> Answered:
+    """Asks a service for a machine and waits for its answer.
+
+    Raises:
+        Problem: the service's answer was a problem.
+        BusUnavailableError: no answer within ``timeout`` seconds, or nobody to ask.
+    """
+    subject = subjects.endpoint(site, endpoint.service, endpoint.verb, machine)
+    try:
+        reply = await connection.request(subject, encode(question), timeout=timeout)
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        raise BusUnavailableError(f"{endpoint.service} did not answer") from error
+    if reply.headers and CODE_HEADER in reply.headers:
+        raise from_wire(reply.data)
+    try:
+        return endpoint.answered_decoder.decode(reply.data)
+    except ValueError as error:
+        raise BusUnavailableError(f"{endpoint.service} gave an answer that is none") from error
+
+
+def _next_server(pool: list[Server], _info: dict[str, object]) -> tuple[Server, float]:
+    server = min(pool, key=lambda each: each.reconnects)
+    return server, backoff(server.reconnects)
+
+
+async def _unheard(_error: Exception) -> None:
+    """For who has nobody to tell."""

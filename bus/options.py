@@ -1,0 +1,191 @@
+"""The options of a site: their types, bounds, defaults and meaning, each in one declaration."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from bus.machines import normal_mac
+from bus.messages import MenuType, Protection
+from bus.names import NETBIOS_LENGTH, check_rule
+from bus.texts import TEXTS
+
+_DAY = 86_400
+_FIELD = re.compile(r"\{(\w*)\}")
+
+TEXT_PREFIX: Final = "text."
+PASSWORD: Final = "password_hash"  # noqa: S105 (the name of a key)
+"""The shared password, kept as a hash beside the options; it is set, never shown."""
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """What an operator decides for a site."""
+
+    timeout: Annotated[
+        int, Meta(ge=0, le=_DAY, description="seconds of countdown; 0 waits for ever")
+    ] = 5
+    idle_timeout: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=_DAY,
+            description="seconds without a key until an opened portal gives up; 0 never",
+        ),
+    ] = 0
+    menu_type: Annotated[
+        MenuType, Meta(description="flat (one list) or folders (the job tree)")
+    ] = "flat"
+    root_folder: Annotated[
+        str | None,
+        Meta(description="id or path (Deploy/Staff) of the only job folder looked at"),
+    ] = None
+    tag: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=32,
+            description="the text that makes a menu item; upper and lower case matter",
+        ),
+    ] = "(MI)"
+    may_rename: Annotated[bool, Meta(description="may known machines be renamed")] = True
+    naming: Annotated[
+        str, Meta(max_length=128, description="the rule for the names of unknown machines")
+    ] = "%SERIAL%"
+    name_max_length: Annotated[int, Meta(ge=1, le=63, description="longest computer name")] = (
+        NETBIOS_LENGTH
+    )
+    new_computer_group: Annotated[
+        str,
+        Meta(min_length=1, max_length=64, description="where computers of unknown machines go"),
+    ] = "New Computers"
+    shared_macs: Annotated[
+        tuple[str, ...],
+        Meta(max_length=10_000, description="hardware addresses that identify nothing"),
+    ] = ()
+    protection: Annotated[Protection, Meta(description="none or hash (one shared password)")] = (
+        "none"
+    )
+    detailed_logging: Annotated[bool, Meta(description="log every step")] = False
+    text: Annotated[dict[str, str], Meta(description="texts of the portal, changed")] = {}
+
+    @property
+    def shared(self) -> frozenset[str]:
+        """The shared hardware addresses in their normal form."""
+        return frozenset(self.shared_macs)
+
+
+DEFAULTS: Final = Options()
+SUPPORTED_PROTECTION: Final = ("none", "hash")
+
+
+class OptionError(ValueError):
+    """An option that does not exist, or a value that does not fit; the text names the cure."""
+
+
+def names() -> list[str]:
+    """The name of every option, the texts of the portal last."""
+    own = [field.name for field in msgspec.structs.fields(Options) if field.name != "text"]
+    return own + [TEXT_PREFIX + name for name in TEXTS]
+
+
+def meaning(name: str) -> str:
+    """What an option does, in one line."""
+    if name.startswith(TEXT_PREFIX):
+        return "a text of the portal"
+    hint = {f.name: f.type for f in msgspec.structs.fields(Options)}[name]
+    info = msgspec.inspect.type_info(hint)
+    described = info.extra_json_schema if isinstance(info, msgspec.inspect.Metadata) else None
+    return str((described or {}).get("description", ""))
+
+
+def parse(name: str, text: str) -> bytes:
+    """An option's value as the bucket keeps it (JSON), from what an operator typed.
+
+    Raises:
+        OptionError: no such option, or not a value of its type.
+    """
+    text = text.strip()
+    if name.startswith(TEXT_PREFIX):
+        return msgspec.json.encode(_portal_text(name.removeprefix(TEXT_PREFIX), text))
+    field = {f.name: f for f in msgspec.structs.fields(Options)}.get(name)
+    if field is None or name == "text":
+        raise OptionError(f"There is no option {name!r}; `imageinvoker options show` lists them.")
+    if name == "shared_macs":
+        return msgspec.json.encode(_addresses(text))
+    if name == "root_folder" and text.lower() in {"", "none", "/"}:
+        return b"null"
+    if name == "protection" and text in {"server", "domain"}:
+        raise OptionError(
+            f"protection {text!r} is not available in this release; use none or hash."
+        )
+    if name == "naming":
+        try:
+            check_rule(text)
+        except ValueError as error:
+            raise OptionError(f"naming: {error}.") from error
+    try:
+        value = msgspec.convert(
+            _plain(text) if field.type is not str else text, field.type, strict=False
+        )
+    except msgspec.ValidationError as error:
+        raise OptionError(f"{name}: {error}.") from error
+    return msgspec.json.encode(value)
+
+
+def assemble(values: Mapping[str, bytes]) -> tuple[Options, list[str]]:
+    """The options from what the bucket holds, and a complaint for each value that does not fit.
+
+    A value that does not fit leaves its option at the default, except the protection: one that
+    cannot be read stays closed (``domain`` lets nobody in where no directory is set up).
+    """
+    known = {field.name: field.type for field in msgspec.structs.fields(Options)}
+    fields: dict[str, object] = {}
+    text: dict[str, str] = {}
+    complaints: list[str] = []
+    for name, raw in values.items():
+        try:
+            if name.startswith(TEXT_PREFIX):
+                text[name.removeprefix(TEXT_PREFIX)] = msgspec.json.decode(raw, type=str)
+            elif name in known:
+                fields[name] = msgspec.json.decode(raw, type=known[name])
+        except msgspec.MsgspecError as error:
+            complaints.append(f"{name}: {error}")
+            if name == "protection":
+                fields[name] = "domain"
+    return msgspec.convert({**fields, "text": text}, Options), complaints
+
+
+def _plain(text: str) -> str:
+    return {"on": "true", "yes": "true", "off": "false", "no": "false"}.get(text.lower(), text)
+
+
+def _portal_text(name: str, text: str) -> str:
+    usual = TEXTS.get(name)
+    if usual is None:
+        raise OptionError(
+            f"The portal has no text {name!r}; `imageinvoker options show` lists them."
+        )
+    strange = set(_FIELD.findall(text)) - set(_FIELD.findall(usual))
+    rest = _FIELD.sub("", text)
+    if strange or "{" in rest or "}" in rest:
+        allowed = ", ".join(f"{{{field}}}" for field in _FIELD.findall(usual)) or "no braces"
+        raise OptionError(f"text.{name} may hold {allowed}.")
+    if not text.isprintable():
+        raise OptionError(f"text.{name} must be one line of printable characters.")
+    return text
+
+
+def _addresses(text: str) -> list[str]:
+    if text.lower() in {"", "none"}:
+        return []
+    addresses = []
+    for part in re.split(r"[,;\s]+", text):
+        address = normal_mac(part)
+        if address is None:
+            raise OptionError(
+                f"shared_macs: {part!r} is not a hardware address (00:11:22:33:44:55)."
+            )
+        addresses.append(address)
+    return addresses
