@@ -1,0 +1,96 @@
+"""The menu service: greets machines and shows what can be deployed on them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+from bus import contract
+from bus.machines import identity
+from bus.messages import Hello, ShowMenu, Welcome
+from bus.names import name_rules, suggested_name
+from bus.sessions import Verifier
+from express import computers
+from express.database import Database
+from express.jobs import read_folders, read_jobs
+from express.schema import Schema
+from services.menu.keeper import MenuKeeper, Rows
+from services.running import Program, Site
+
+
+def program(dsn: str) -> Program:
+    """The menu service of the deployment server behind ``dsn``, an ODBC connection string."""
+
+    @asynccontextmanager
+    async def serving(site: Site) -> AsyncIterator[None]:
+        database = Database(dsn)
+        verifier = Verifier(site.connection, site.name)
+        portal = Portal(site, database, verifier)
+        service = site.service("menu", "Greets machines and shows what can be deployed on them")
+        service.serve(contract.WELCOME, portal.welcome)
+        service.serve(contract.SHOW, portal.show)
+        try:
+            await verifier.start()
+            await service.start()
+            yield
+            await service.leave()
+        finally:
+            await portal.close()
+            await verifier.stop()
+            await database.close()
+
+    return serving
+
+
+class Portal:
+    """What the menu service answers."""
+
+    def __init__(self, site: Site, database: Database, verifier: Verifier) -> None:
+        self._site = site
+        self._database = database
+        self._schema = Schema()
+        self._verifier = verifier
+        self._menus = MenuKeeper(self._read, lambda: site.options.current)
+
+    async def close(self) -> None:
+        """Ends what runs behind the answers."""
+        await self._menus.close()
+
+    async def welcome(self, asked: Hello, _machine: str) -> Welcome:
+        """What the portal needs before anybody signs in.
+
+        Raises:
+            Problem: ``ambiguous_machine``, ``bad_machine`` or ``deployment_server_unavailable``.
+        """
+        options = self._site.options.current
+        known = identity(asked.machine, options.shared)
+        async with self._database.transaction() as transaction:
+            layout = await self._schema.layout(transaction)
+            computer = await computers.find(transaction, layout, known)
+        return Welcome(
+            site=self._site.name,
+            protection=options.protection,
+            timeout=options.timeout,
+            idle_timeout=options.idle_timeout,
+            menu_type=options.menu_type,
+            computer=computer,
+            may_rename=options.may_rename,
+            suggested_name=suggested_name(
+                options.naming, known, self._site.name, options.name_max_length
+            ),
+            name_rules=name_rules(options.name_max_length),
+            text=options.text,
+            server_time=datetime.now(UTC),
+        )
+
+    async def show(self, asked: ShowMenu, machine: str) -> bytes:
+        """The menu, for who has signed in where that is needed.
+
+        Raises:
+            Problem: ``login_required``, ``session_expired`` or ``deployment_server_unavailable``.
+        """
+        await self._verifier.admit(asked.token, machine, self._site.options.current.protection)
+        return await self._menus.show()
+
+    async def _read(self) -> Rows:
+        async with self._database.transaction() as transaction:
+            return await read_jobs(transaction), await read_folders(transaction)
