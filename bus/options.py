@@ -44,7 +44,7 @@ class Options(Struct, frozen=True, kw_only=True):
     tag: Annotated[
         str,
         Meta(
-            min_length=1,
+            pattern=r"\S",
             max_length=32,
             description="the text that makes a menu item; upper and lower case matter",
         ),

@@ -12,7 +12,7 @@ from bus.sessions import Verifier
 from express import computers
 from express.database import Database
 from express.jobs import read_folders, read_jobs
-from express.schema import Schema
+from express.layout_cache import LayoutCache
 from services.menu.keeper import MenuKeeper, Rows
 from services.running import Program, Site
 
@@ -47,7 +47,7 @@ class Portal:
     def __init__(self, site: Site, database: Database, verifier: Verifier) -> None:
         self._site = site
         self._database = database
-        self._schema = Schema()
+        self._layouts = LayoutCache()
         self._verifier = verifier
         self._menus = MenuKeeper(self._read, lambda: site.options.current)
 
@@ -64,7 +64,7 @@ class Portal:
         options = self._site.options.current
         known = identity(asked.machine, options.shared)
         async with self._database.transaction() as transaction:
-            layout = await self._schema.layout(transaction)
+            layout = await self._layouts.layout(transaction)
             computer = await computers.find(transaction, layout, known)
         return Welcome(
             site=self._site.name,

@@ -1,0 +1,153 @@
+"""The streams and buckets of the bus, and a copy of a bucket's keys that is always at hand."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import nats.errors
+import nats.js.errors
+import structlog
+from nats.js import JetStreamContext
+from nats.js.api import KeyValueConfig, RetentionPolicy, StorageType, StreamConfig
+
+from bus import subjects
+from bus.connection import Connection, backoff
+
+_DAY: Final = 86_400.0
+_DUPLICATE_WINDOW: Final = 3_600.0
+_NAME_IN_USE: Final = 10058
+"""JetStream's error code for a stream that exists with another configuration."""
+
+_STREAMS: Final = (
+    StreamConfig(
+        name=subjects.REQUESTS,
+        subjects=[subjects.request("*")],
+        description="Accepted requests that are still to be carried out",
+        retention=RetentionPolicy.WORK_QUEUE,
+        storage=StorageType.FILE,
+        duplicate_window=_DUPLICATE_WINDOW,
+        allow_direct=True,
+    ),
+    StreamConfig(
+        name=subjects.REJECTED,
+        subjects=[subjects.rejected("*")],
+        description="Rejected requests, whole, kept for replay",
+        storage=StorageType.FILE,
+        max_age=30 * _DAY,
+        duplicate_window=_DUPLICATE_WINDOW,
+    ),
+)
+_BUCKETS: Final = (
+    KeyValueConfig(bucket=subjects.OPTIONS, description="Options of the sites", history=5),
+    KeyValueConfig(bucket=subjects.KEYS, description="Public keys of sessions", ttl=2 * _DAY),
+    KeyValueConfig(bucket=subjects.TRIES, description="Failed logins", ttl=_DAY),
+)
+
+_REREAD: Final = 30.0
+"""Seconds after which a watch is read anew in full: after a server restarts one may stay silent."""
+
+
+async def prepare(stream: JetStreamContext) -> None:
+    """Makes every stream and bucket that is not there yet; what is there is left as it is."""
+    for config in _STREAMS:
+        await _unless_there(stream.add_stream(config))
+    for bucket in _BUCKETS:
+        await _unless_there(stream.create_key_value(bucket))
+
+
+class Mirror:
+    """A site's keys of one bucket, always at hand: read whole, then watched, then read whole again.
+
+    ``changed`` is called with all values, keyed without the site, whenever one of them differs.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        bucket: str,
+        site: str,
+        changed: Callable[[Mapping[str, bytes]], None],
+    ) -> None:
+        self._stream = connection.jetstream()
+        self._bucket = bucket
+        self._site = site
+        self._changed = changed
+        self._values: dict[str, bytes] = {}
+        self._loaded = asyncio.Event()
+        self._limit: asyncio.Timeout | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._log = structlog.get_logger("bus").bind(bucket=bucket, site=site)
+        connection.on_reconnect(self._read_anew)
+
+    async def start(self) -> None:
+        """Returns when every key has been read once."""
+        self._task = asyncio.create_task(self._follow())
+        await self._loaded.wait()
+
+    async def stop(self) -> None:
+        """Watches no longer."""
+        if self._task:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def fetch(self, key: str) -> bytes | None:
+        """A key as the bucket holds it now, for who knows of one the watch has not shown yet."""
+        bucket = await self._stream.key_value(self._bucket)
+        with contextlib.suppress(nats.js.errors.KeyNotFoundError):
+            return (await bucket.get(subjects.site_key(self._site, key))).value
+        return None
+
+    async def _follow(self) -> None:
+        attempt = 0
+        while True:
+            try:
+                await self._round()
+                attempt = 0
+            except (nats.errors.Error, TimeoutError) as error:
+                self._log.warning("a bucket cannot be read", error=type(error).__name__)
+                await asyncio.sleep(backoff(attempt))
+                attempt += 1
+
+    async def _round(self) -> None:
+        bucket = await self._stream.key_value(self._bucket)
+        watcher = await bucket.watch(subjects.site_key(self._site))
+        values: dict[str, bytes] = {}
+        whole = False
+        try:
+            async with asyncio.timeout(_REREAD) as self._limit:
+                async for entry in watcher:
+                    if entry is None:
+                        whole = True
+                    elif entry.operation or entry.value is None:
+                        values.pop(entry.key.partition(".")[2], None)
+                    else:
+                        values[entry.key.partition(".")[2]] = entry.value
+                    if whole:
+                        self._take(values)
+        except TimeoutError:
+            if not whole:
+                raise
+        finally:
+            self._limit = None
+            with contextlib.suppress(nats.errors.Error):
+                await watcher.stop()  # type: ignore[no-untyped-call]
+
+    def _take(self, values: dict[str, bytes]) -> None:
+        if values != self._values or not self._loaded.is_set():
+            self._values = dict(values)
+            self._changed(self._values)
+        self._loaded.set()
+
+    def _read_anew(self) -> None:
+        if self._limit:
+            self._limit.reschedule(asyncio.get_running_loop().time())
+
+
+async def _unless_there(making: Awaitable[object]) -> None:
+    try:
+        await making
+    except nats.js.errors.APIError as error:
+        if error.err_code != _NAME_IN_USE:
+            raise

@@ -1,0 +1,284 @@
+"""A service on the bus, by the NATS service protocol (ADR-32).
+
+Any NATS tool lists it with name, version and statistics. Questions are answered side by side up to
+a bound, and with ``overloaded`` beyond it. What goes wrong inside is logged; callers get a problem
+of the catalogue. Leaving loses no question: first no new ones come, then the running ones end, then
+all answers have reached the bus.
+"""
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Final, TypedDict, TypeVar
+
+import nats.errors
+import structlog
+from msgspec import Struct, field
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from bus import subjects
+from bus.connection import Connection
+from bus.contract import Endpoint, FromMachine
+from bus.machines import machine_key
+from bus.messages import Details, encode
+from bus.problems import Problem
+
+Asked = TypeVar("Asked", bound=FromMachine)
+Answered = TypeVar("Answered")
+Handler = Callable[[Asked, str], Awaitable[Answered | bytes]]
+"""Answers a question that the machine with the given key asks; bytes are an answer on the wire."""
+
+LIMIT: Final = 1000
+"""How many questions one copy of a service answers side by side."""
+RETRY_AFTER: Final = 0.5
+"""Seconds after which a caller that was turned away should ask again."""
+LEAVE_TIMEOUT: Final = 20.0
+"""Seconds that running questions get to end when the service leaves."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
+_BACKLOG: Final = 65_536
+_OVERLOADED: Final = Problem("overloaded", details=Details(retry_after=RETRY_AFTER)).wire()
+_NOT_UNDERSTOOD: Final = Problem("bad_request").wire()
+_OTHER_MACHINE: Final = Problem(
+    "bad_machine", "The request speaks for another machine than its subject."
+).wire()
+_FAILED: Final = Problem("internal_error").wire()
+
+Reply = tuple[bytes, dict[str, str] | None]
+
+
+class EndpointStats(Struct, kw_only=True):
+    """What ADR-32 reports of one endpoint; times in nanoseconds."""
+
+    name: str
+    subject: str
+    queue_group: str
+    num_requests: int = 0
+    num_errors: int = 0
+    last_error: str = ""
+    processing_time: int = 0
+    average_processing_time: int = 0
+
+
+class EndpointInfo(Struct, kw_only=True):
+    """What ADR-32 tells of one endpoint."""
+
+    name: str
+    subject: str
+    queue_group: str
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+class Who(TypedDict):
+    """Who answers, in each of the three ADR-32 replies."""
+
+    name: str
+    id: str
+    version: str
+    metadata: dict[str, str]
+
+
+class Ping(Struct, kw_only=True):
+    """The reply to ``$SRV.PING``."""
+
+    name: str
+    id: str
+    version: str
+    metadata: dict[str, str]
+    type: str = "io.nats.micro.v1.ping_response"
+
+
+class Info(Struct, kw_only=True):
+    """The reply to ``$SRV.INFO``."""
+
+    name: str
+    id: str
+    version: str
+    metadata: dict[str, str]
+    description: str
+    endpoints: list[EndpointInfo]
+    type: str = "io.nats.micro.v1.info_response"
+
+
+class Stats(Struct, kw_only=True):
+    """The reply to ``$SRV.STATS``."""
+
+    name: str
+    id: str
+    version: str
+    metadata: dict[str, str]
+    started: datetime
+    endpoints: list[EndpointStats]
+    type: str = "io.nats.micro.v1.stats_response"
+
+
+class Service:
+    """One copy of a service: its endpoints, its statistics, its way in and out."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        site: str,
+        name: str,
+        version: str,
+        description: str,
+        limit: int = LIMIT,
+    ) -> None:
+        if not _NAME.match(name):
+            raise ValueError(f"{name!r} is no service name (ADR-32: letters, digits, _ and -)")
+        self.id: Final = secrets.token_hex(11)
+        self._connection = connection
+        self._site = site
+        self._name = name
+        self._version = version
+        self._description = description
+        self._limit = limit
+        self._started = datetime.now(UTC)
+        self._stats: list[EndpointStats] = []
+        self._receivers: list[tuple[str, Callable[[Msg], Coroutine[None, None, None]]]] = []
+        self._asked: list[Subscription] = []
+        self._watched: list[Subscription] = []
+        self._running: set[asyncio.Task[None]] = set()
+        self._log = structlog.get_logger(name).bind(site=site, service=name, instance=self.id)
+
+    @property
+    def running(self) -> int:
+        """How many questions are being answered now."""
+        return len(self._running)
+
+    def serve(self, endpoint: Endpoint[Asked, Answered], handler: Handler[Asked, Answered]) -> None:
+        """Answers ``endpoint`` with ``handler`` once the service has started."""
+        subject = subjects.endpoint(self._site, self._name, endpoint.verb)
+        stats = EndpointStats(name=endpoint.verb, subject=subject, queue_group=self._name)
+        self._stats.append(stats)
+
+        async def receive(message: Msg) -> None:
+            if not message.reply:
+                return
+            stats.num_requests += 1
+            if len(self._running) >= self._limit:
+                self._failed(stats, "overloaded")
+                await self._send(message.reply, _OVERLOADED)
+                return
+            task = asyncio.create_task(self._answer(endpoint, handler, stats, message))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+        self._receivers.append((subject, receive))
+
+    async def start(self) -> None:
+        """Comes on the bus; returns when the server routes to this copy."""
+        for subject, receive in self._receivers:
+            self._asked.append(
+                await self._connection.subscribe(
+                    subject, queue=self._name, cb=receive, pending_msgs_limit=_BACKLOG
+                )
+            )
+        for verb, answer in (("PING", self._ping), ("INFO", self._info), ("STATS", self._report)):
+            for suffix in ("", f".{self._name}", f".{self._name}.{self.id}"):
+                self._watched.append(
+                    await self._connection.subscribe(f"$SRV.{verb}{suffix}", cb=answer)
+                )
+        await self._connection.flush()
+
+    async def leave(self, timeout: float = LEAVE_TIMEOUT) -> None:  # noqa: ASYNC109
+        """Leaves the bus without losing a question; what still runs at the time-out is refused."""
+        if self._connection.is_connected:
+            leaving = (each.drain() for each in self._asked + self._watched)  # type: ignore[no-untyped-call]
+            await asyncio.gather(*leaving)
+        if self._running:
+            await asyncio.wait(self._running, timeout=timeout)
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
+        if self._connection.is_connected:
+            await self._connection.flush()
+
+    async def _answer(
+        self,
+        endpoint: Endpoint[Asked, Answered],
+        handler: Handler[Asked, Answered],
+        stats: EndpointStats,
+        message: Msg,
+    ) -> None:
+        began = time.perf_counter_ns()
+        try:
+            reply = await self._reply(endpoint, handler, stats, message)
+        except asyncio.CancelledError:
+            reply = _OVERLOADED
+        stats.processing_time += time.perf_counter_ns() - began
+        await self._send(message.reply, reply)
+
+    async def _reply(
+        self,
+        endpoint: Endpoint[Asked, Answered],
+        handler: Handler[Asked, Answered],
+        stats: EndpointStats,
+        message: Msg,
+    ) -> Reply:
+        try:
+            question = endpoint.asked_decoder.decode(message.data)
+        except (ValueError, RecursionError):
+            self._failed(stats, "bad_request")
+            return _NOT_UNDERSTOOD
+        try:
+            machine = machine_key(question.machine)
+            if machine != subjects.machine_of(message.subject):
+                self._failed(stats, "bad_machine")
+                return _OTHER_MACHINE
+            answer = await handler(question, machine)
+        except Problem as problem:
+            self._failed(stats, problem.code)
+            return problem.wire()
+        except Exception:  # noqa: BLE001 (whatever a handler raises, the caller gets a problem)
+            self._failed(stats, "internal_error")
+            self._log.exception("an endpoint failed", endpoint=endpoint.verb)
+            return _FAILED
+        return (answer if isinstance(answer, bytes) else encode(answer)), None
+
+    async def _send(self, to: str, reply: Reply) -> None:
+        data, headers = reply
+        try:
+            await self._connection.publish(to, data, headers=headers)
+        except nats.errors.MaxPayloadError:
+            self._log.error("an answer is larger than the bus carries", size=len(data))
+            await self._send(to, _FAILED)
+        except nats.errors.Error as error:
+            # The line is down: the caller asks again.
+            self._log.warning("an answer could not be sent", error=type(error).__name__)
+
+    def _failed(self, stats: EndpointStats, code: str) -> None:
+        stats.num_errors += 1
+        stats.last_error = code
+
+    async def _ping(self, message: Msg) -> None:
+        await message.respond(encode(Ping(**self._who())))
+
+    async def _info(self, message: Msg) -> None:
+        endpoints = [
+            EndpointInfo(name=each.name, subject=each.subject, queue_group=each.queue_group)
+            for each in self._stats
+        ]
+        info = Info(**self._who(), description=self._description, endpoints=endpoints)
+        await message.respond(encode(info))
+
+    async def _report(self, message: Msg) -> None:
+        for each in self._stats:
+            each.average_processing_time = each.processing_time // max(1, each.num_requests)
+        await message.respond(
+            encode(Stats(**self._who(), started=self._started, endpoints=self._stats))
+        )
+
+    def _who(self) -> Who:
+        return {
+            "name": self._name,
+            "id": self.id,
+            "version": self._version,
+            "metadata": {"site": self._site, "contract": str(subjects.VERSION)},
+        }

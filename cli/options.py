@@ -1,0 +1,233 @@
+"""`imageinvoker options`: what an operator decides for a site, in force at once."""
+
+import getpass
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from cyclopts import App, Parameter
+
+from bus import options
+from bus.connection import Connection
+from bus.option_store import OptionStore
+from bus.options import OptionError
+from bus.texts import TEXTS
+from cli.fail import WrongUseError
+from cli.old_options import read_old_options
+from cli.running import talk
+from cli.target import Address, Target, find
+
+app = App(
+    name="options",
+    help="Show and change the options of a site; every change is in force at once, everywhere.",
+)
+
+_LONGEST_PASSWORD = 1024
+
+
+@app.command
+def show(
+    name: str | None = None,
+    *,
+    target: Target | None = None,
+    texts: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Show the options in force, and what each is for.
+
+    Examples:
+
+        imageinvoker options show
+
+        imageinvoker options show timeout
+
+    Parameters
+    ----------
+    name
+        Only this option.
+    texts
+        The texts of the portal too.
+    json
+        For programs: an object of names and values.
+    """
+    address = find(target)
+    values = talk(address, lambda connection: _read(connection, address))
+    current, complaints = options.assemble(values)
+    rows = _rows(current, with_texts=texts or (name or "").startswith(options.TEXT_PREFIX))
+    if name is not None:
+        rows = {key: value for key, value in rows.items() if key == name}
+        if not rows:
+            raise WrongUseError(f"There is no option {name!r}.")
+    if json:
+        sys.stdout.write(msgspec.json.encode(rows).decode() + "\n")
+    else:
+        sys.stdout.write(_table(rows, values))
+    for complaint in complaints:
+        sys.stderr.write(f"cannot be used and is at its default: {complaint}\n")
+    return 1 if complaints else 0
+
+
+@app.command(name="set")
+def set_(name: str, value: str, *, target: Target | None = None) -> int:
+    """Change one option.
+
+    Examples:
+
+        imageinvoker options set timeout 0
+
+        imageinvoker options set root_folder Deploy/Staff
+
+        imageinvoker options set text.countdown "Press i to deploy"
+
+    Parameters
+    ----------
+    name
+        Its name, as `options show` lists it.
+    value
+        Its value; yes and no for true and false, `none` for no root folder, lists with commas.
+    """
+    address = find(target)
+    parsed = _parsed(name, value)
+
+    async def write(connection: Connection) -> None:
+        store = await OptionStore.open(connection, address.site)
+        if name == "protection" and value.strip() == "hash":
+            await _require_password(store)
+        await store.write(name, parsed)
+
+    talk(address, write)
+    sys.stdout.write(f"{address.site}: {name} = {_plain(parsed)}\n")
+    return 0
+
+
+@app.command
+def reset(name: str, *, target: Target | None = None) -> int:
+    """Put one option back to its default.
+
+    Example: imageinvoker options reset text.countdown
+    """
+    address = find(target)
+    if name not in options.names():
+        raise WrongUseError(f"There is no option {name!r}.")
+
+    async def write(connection: Connection) -> None:
+        await (await OptionStore.open(connection, address.site)).reset(name)
+
+    talk(address, write)
+    sys.stdout.write(f"{address.site}: {name} is at its default\n")
+    return 0
+
+
+@app.command
+def password(*, target: Target | None = None) -> int:
+    """Set the shared password, read from the terminal or standard input.
+
+    Examples:
+
+        imageinvoker options password
+
+        pass show deployment | imageinvoker options password
+    """
+    address = find(target)
+    secret = _read_password()
+    # Only here: who shows an option should not need the packages that hash passwords.
+    from argon2 import PasswordHasher  # noqa: PLC0415
+
+    known = PasswordHasher().hash(secret)
+
+    async def write(connection: Connection) -> None:
+        store = await OptionStore.open(connection, address.site)
+        await store.write(options.PASSWORD, known.encode())
+
+    talk(address, write)
+    sys.stdout.write(f"{address.site}: the password is set\n")
+    return 0
+
+
+@app.command(name="import")
+def import_(file: Path, *, target: Target | None = None) -> int:
+    """Take over the options file of an old installation (menu_options.ini).
+
+    What is understood is in force at once; what is not is named, and then the exit status is 1.
+
+    Example: imageinvoker options import menu_options.ini
+    """
+    address = find(target)
+    try:
+        old = read_old_options(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise WrongUseError(f"{file} cannot be taken over: {error}") from error
+
+    async def write(connection: Connection) -> None:
+        store = await OptionStore.open(connection, address.site)
+        # The password first: a protection without one would let nobody in.
+        for name, value in sorted(old.values.items(), key=lambda pair: pair[0] != options.PASSWORD):
+            await store.write(name, value)
+
+    talk(address, write)
+    for name, value in old.values.items():
+        shown = "(taken over)" if name == options.PASSWORD else _plain(value)
+        sys.stdout.write(f"{address.site}: {name} = {shown}\n")
+    for complaint in old.not_understood:
+        sys.stderr.write(f"not understood: {complaint}\n")
+    return 1 if old.not_understood else 0
+
+
+async def _read(connection: Connection, address: Address) -> dict[str, bytes]:
+    return await (await OptionStore.open(connection, address.site)).read()
+
+
+async def _require_password(store: OptionStore) -> None:
+    if options.PASSWORD not in await store.read():
+        raise WrongUseError(
+            "There is no password yet, so nobody could sign in: imageinvoker options password"
+        )
+
+
+def _parsed(name: str, value: str) -> bytes:
+    try:
+        return options.parse(name, value)
+    except OptionError as error:
+        raise WrongUseError(str(error)) from error
+
+
+def _read_password() -> str:
+    if sys.stdin.isatty():
+        secret = getpass.getpass("New password: ")
+        if secret != getpass.getpass("Once more: "):
+            raise WrongUseError("The two passwords differ; nothing was changed.")
+    else:
+        secret = sys.stdin.readline().rstrip("\r\n")
+    if not secret or len(secret) > _LONGEST_PASSWORD:
+        raise WrongUseError(f"A password has 1 to {_LONGEST_PASSWORD} characters.")
+    return secret
+
+
+def _rows(current: options.Options, *, with_texts: bool) -> dict[str, object]:
+    fields = msgspec.to_builtins(current)
+    text = fields.pop("text")
+    if with_texts:
+        fields |= {options.TEXT_PREFIX + key: value for key, value in (TEXTS | text).items()}
+    return dict(fields)
+
+
+def _table(rows: dict[str, object], set_values: dict[str, bytes]) -> str:
+    shown = {name: _plain(msgspec.json.encode(value)) for name, value in rows.items()}
+    width = max(map(len, shown))
+    value_width = min(32, max(map(len, shown.values())))
+    lines = [
+        f"{name:<{width}}  {'*' if name in set_values else ' '} {value:<{value_width}}  "
+        f"{options.meaning(name)}".rstrip()
+        for name, value in shown.items()
+    ]
+    return "\n".join(lines) + "\n\n* set; the others are at their defaults\n"
+
+
+def _plain(value: bytes) -> str:
+    decoded = msgspec.json.decode(value)
+    if decoded is None or decoded == []:
+        return "none"
+    if isinstance(decoded, list):
+        return ", ".join(map(str, decoded))
+    return decoded if isinstance(decoded, str) else value.decode()

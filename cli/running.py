@@ -1,0 +1,43 @@
+"""How a command talks to the bus: bounded in time, with a sentence when nobody answers."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import nats.errors
+
+from bus.connection import Connection, connect
+from cli.fail import NoServerError
+from cli.target import Address
+
+_PATIENCE: Final = 5.0
+
+_T = TypeVar("_T")
+
+
+def talk(address: Address, work: Callable[[Connection], Awaitable[_T]]) -> _T:
+    """Does ``work`` with a connection to the bus.
+
+    Raises:
+        NoServerError: there is no bus, or it does not keep what was asked for.
+    """
+    return asyncio.run(_talk(address, work))
+
+
+async def _talk(address: Address, work: Callable[[Connection], Awaitable[_T]]) -> _T:
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            connection = await connect(address.server, "command")
+    except TimeoutError as error:
+        raise NoServerError(
+            f"Nobody answers at {address.server}. Is the bus up, and is that its address?"
+        ) from error
+    try:
+        return await work(connection)
+    except (nats.errors.Error, TimeoutError) as error:
+        raise NoServerError(
+            f"The bus at {address.server} does not keep what site {address.site!r} needs. "
+            "Is JetStream on, and has a service of the site been started?"
+        ) from error
+    finally:
+        await connection.close()

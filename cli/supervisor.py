@@ -1,0 +1,83 @@
+"""Runs programs, starts them again when they die, and ends them in the order they depend."""
+
+import asyncio
+import ctypes
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Final
+
+from bus.connection import backoff
+
+_PATIENCE: Final = 25.0
+"""Seconds a program gets to end after SIGTERM, before it is killed."""
+_STEADY: Final = 30.0
+"""Seconds after which a program that dies has not died at its start."""
+_PR_SET_PDEATHSIG: Final = 1
+
+
+class Supervisor:
+    """Some programs that are kept running."""
+
+    def __init__(self, log: IO[bytes] | None, say: Callable[[str], None]) -> None:
+        self._log = log
+        self._say = say
+        self._keepers: list[asyncio.Task[None]] = []
+        self._stopping: list[asyncio.Event] = []
+
+    def keep(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Runs a program and starts it again whenever it ends."""
+        stopping = asyncio.Event()
+        self._stopping.append(stopping)
+        self._keepers.append(asyncio.create_task(self._keep(name, command, environment, stopping)))
+
+    async def stop(self) -> None:
+        """Ends the programs, those started last first; returns when all have ended."""
+        for keeper, stopping in zip(reversed(self._keepers), reversed(self._stopping), strict=True):
+            stopping.set()
+            await keeper
+
+    async def _keep(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        stopping: asyncio.Event,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        told = asyncio.create_task(stopping.wait())
+        attempt = 0
+        while not stopping.is_set():
+            began = loop.time()
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                env=environment,
+                # A Ctrl-C at the terminal is for us alone: the order of the end matters.
+                start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+            ended = asyncio.create_task(process.wait())
+            await asyncio.wait({ended, told}, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                await _end(process, ended)
+                break
+            attempt = 0 if loop.time() - began > _STEADY else attempt + 1
+            self._say(f"{name} ended with status {ended.result()} and is started again")
+            await asyncio.wait({told}, timeout=backoff(attempt))
+        told.cancel()
+
+
+async def _end(process: asyncio.subprocess.Process, ended: asyncio.Task[int]) -> None:
+    process.terminate()
+    await asyncio.wait({ended}, timeout=_PATIENCE)
+    if not ended.done():
+        process.kill()
+        await ended
+
+
+def _die_with_parent() -> None:
+    """Lets the kernel end a program whose supervisor was killed (prctl(2))."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

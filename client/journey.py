@@ -1,0 +1,207 @@
+"""The conversation of one machine with the services of its site; patient, and without a screen."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import nats.errors
+
+from bus import subjects
+from bus.__about__ import __version__
+from bus.connection import BusUnavailableError, Connection, ask, backoff, connect
+from bus.contract import LOGIN, SCHEDULE, SHOW, STATUS, WELCOME, Endpoint, FromMachine
+from bus.machines import machine_key
+from bus.messages import (
+    AskStatus,
+    ClientInfo,
+    Hello,
+    Login,
+    Machine,
+    Menu,
+    Outcome,
+    Schedule,
+    Session,
+    ShowMenu,
+    Welcome,
+)
+from bus.problems import RETRIABLE, Problem
+
+_PATIENCE: Final = 5.0
+"""Seconds to wait for one answer."""
+_POLL: Final = 0.5
+"""Seconds between two looks at a request that is being carried out."""
+_FAREWELL: Final = 1.0
+"""Seconds the connection may take to close."""
+NEEDS_LOGIN: Final = frozenset({"login_required", "session_expired"})
+
+Asked = TypeVar("Asked", bound=FromMachine)
+Answered = TypeVar("Answered")
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something to tell the technician: a text of the portal by name, and its ``message``."""
+
+    text: str
+    message: str = ""
+
+
+class Journey:
+    """What a boot client asks its site, from the first connection to the last answer.
+
+    ``notify`` is told what keeps an answer from coming, and None when it came after all.
+    """
+
+    def __init__(
+        self, server: str, site: str, machine: Machine, notify: Callable[[Notice | None], None]
+    ) -> None:
+        self._server = server
+        self._site = site
+        self._machine = machine
+        self._notify = notify
+        self._connection: Connection | None = None
+        self._line_down = False
+
+    async def welcome(self) -> Welcome:
+        """What the portal needs to begin with; waits for the site as long as it takes.
+
+        Raises:
+            Problem: the site will not serve this machine.
+        """
+        client = ClientInfo(
+            version=__version__, environment="winpe" if sys.platform == "win32" else "linux"
+        )
+        return await self._insist(WELCOME, Hello(machine=self._machine, client=client))
+
+    async def login(self, password: str, username: str | None = None) -> Session:
+        """Signs in, once: a failed try counts, so none is repeated unasked.
+
+        Raises:
+            Problem: the sign-in was not accepted.
+            BusUnavailableError: nobody answered.
+        """
+        question = Login(machine=self._machine, password=password, username=username)
+        return await self._ask(LOGIN, question)
+
+    async def show(self, token: str | None) -> Menu:
+        """The menu; waits for it as long as it takes.
+
+        Raises:
+            Problem: the site will not show one.
+        """
+        return await self._insist(SHOW, ShowMenu(machine=self._machine, token=token))
+
+    def wish(self, request_id: str, item_id: str, name: str | None) -> Schedule:
+        """A request of this machine; a name of None leaves the naming to the site."""
+        return Schedule(
+            request_id=request_id, machine=self._machine, item_id=item_id, computer_name=name
+        )
+
+    async def schedule(self, wish: Schedule, accepted: Callable[[], None]) -> Outcome:
+        """Sends a request until its outcome is final, however often the line breaks.
+
+        It is one request to the site, since its id stays the same. ``accepted`` is called when the
+        site has it safely. A refusal is an outcome too.
+
+        Raises:
+            Problem: ``login_required`` or ``session_expired``; to be sent again with a new token.
+        """
+        while True:
+            try:
+                outcome = await self._insist(SCHEDULE, wish)
+                while outcome.state == "accepted":
+                    accepted()
+                    await asyncio.sleep(_POLL)
+                    question = AskStatus(machine=self._machine, request_id=wish.request_id)
+                    outcome = await self._insist(STATUS, question)
+            except Problem as problem:
+                if problem.code == "unknown_request":
+                    await asyncio.sleep(_POLL)
+                    continue
+                if problem.code in NEEDS_LOGIN:
+                    raise
+                return Outcome(request_id=wish.request_id, state="rejected", problem=problem.body())
+            return outcome
+
+    async def close(self) -> None:
+        """Leaves the bus."""
+        if self._connection is not None:
+            try:
+                async with asyncio.timeout(_FAREWELL):
+                    await self._connection.close()
+            except (nats.errors.Error, OSError, TimeoutError):
+                return
+
+    async def _insist(self, endpoint: Endpoint[Asked, Answered], question: Asked) -> Answered:
+        attempt = 0
+        while True:
+            pause = 0.0
+            try:
+                answer = await self._ask(endpoint, question)
+            except BusUnavailableError:
+                self._trouble(Notice("trouble_service"))
+            except Problem as problem:
+                if problem.code not in RETRIABLE:
+                    self._over()
+                    raise
+                self._trouble(Notice("trouble_problem", problem.message))
+                pause = problem.details.retry_after or 0.0
+            else:
+                self._over()
+                return answer
+            await asyncio.sleep(max(backoff(attempt), min(pause, 60.0)))
+            attempt += 1
+
+    async def _ask(self, endpoint: Endpoint[Asked, Answered], question: Asked) -> Answered:
+        connection = await self._connected()
+        key = machine_key(self._machine)
+        return await ask(connection, self._site, endpoint, key, question, timeout=_PATIENCE)
+
+    async def _connected(self) -> Connection:
+        if self._connection is None:
+            key = machine_key(self._machine)
+            self._connection = await connect(
+                self._server, key, inbox=subjects.inbox(key), report=self._heard
+            )
+            self._connection.on_disconnect(self._down)
+            self._connection.on_reconnect(self._up)
+        return self._connection
+
+    async def _heard(self, error: Exception) -> None:
+        text = trouble(error)
+        if text and not self._line_down:
+            self._notify(Notice(text))
+
+    def _down(self) -> None:
+        self._line_down = True
+        self._notify(Notice("lost"))
+
+    def _up(self) -> None:
+        self._line_down = False
+        self._notify(None)
+
+    def _trouble(self, notice: Notice) -> None:
+        if not self._line_down:
+            self._notify(notice)
+
+    def _over(self) -> None:
+        self._line_down = False
+        self._notify(None)
+
+
+def trouble(error: Exception) -> str | None:
+    """The name of the text that says in plain words why the server could not be reached."""
+    # Order matters: the first two and the time-out are kinds of OSError.
+    texts: tuple[tuple[type[Exception], str | None], ...] = (
+        (ConnectionRefusedError, "trouble_refused"),
+        (socket.gaierror, "trouble_host"),
+        (TimeoutError, "trouble_timeout"),
+        (nats.errors.TimeoutError, "trouble_timeout"),
+        (OSError, "trouble_network"),
+        (nats.errors.AuthorizationError, "trouble_door"),
+        (nats.errors.NoServersError, None),
+    )
+    return next((text for kind, text in texts if isinstance(error, kind)), "trouble_other")

@@ -1,0 +1,43 @@
+"""The boot client, put together."""
+
+import sys
+
+from client.settings import Settings, WrongUseError
+from client.status import WRONG_USE
+
+_NO_SERVER = (
+    "Which server? Give --server nats://HOST:PORT, or IMAGEINVOKER_SERVER in the environment, "
+    "or imageinvoker.server=HOST on the kernel command line."
+)
+
+
+def run(settings: Settings) -> int:
+    """Runs the portal, or deploys unattended where an item is given; the exit status.
+
+    0: scheduled or passed by. 2: wrong use. 3: refused. 4: no server.
+    """
+    if not settings.server:
+        return _wrong(_NO_SERVER)
+    # Each import waits for the way that needs it, since the first screen is waited for.
+    try:
+        if settings.item is not None:
+            from client.unattended import deploy  # noqa: PLC0415
+
+            return deploy(settings, settings.server, settings.item)
+        machine = None
+        if settings.machine is not None:
+            from client.identity import machine_in  # noqa: PLC0415
+
+            machine = machine_in(settings.machine)
+    except WrongUseError as error:
+        return _wrong(str(error))
+    from client.portal.app import Portal  # noqa: PLC0415
+
+    portal = Portal(settings, settings.server, machine)
+    status = portal.run(mouse=False)
+    return portal.return_code or 1 if status is None else status
+
+
+def _wrong(text: str) -> int:
+    sys.stderr.write(f"{text}\n")
+    return WRONG_USE

@@ -1,0 +1,80 @@
+"""The first screen: the computer goes on starting unless somebody wants the menu."""
+
+import math
+import time
+from collections.abc import Iterator
+
+from textual import events
+from textual.widget import Widget
+from textual.widgets import Static
+
+from client.portal.frame import PortalScreen, gap, words_of
+from client.words import Words
+
+_TICK = 0.1
+
+
+class CountdownScreen(PortalScreen[bool]):
+    """Answers True when ``i`` was pressed, False when the time was up; no other key does a thing.
+
+    The seconds count from the first moment the screen is seen; 0 waits for ever.
+    """
+
+    def __init__(self, title: tuple[str, str], words: Words, server: str, timeout: int) -> None:
+        super().__init__(title, words("countdown"))
+        self._words = words
+        self._timeout = timeout
+        self._began = time.monotonic()
+        self._left = words_of("")
+        self._computer = words_of(words("connecting", server=server))
+        self._call = words_of(words("countdown"))
+
+    def body(self) -> Iterator[Widget]:
+        """The widgets between title and help."""
+        yield gap()
+        yield self._computer
+        yield gap()
+        yield self._call
+        yield gap()
+        yield self._left
+
+    def on_mount(self) -> None:
+        """Told by Textual."""
+        self._began = time.monotonic()
+        self._tick()
+        self.set_interval(_TICK, self._tick)
+
+    def welcomed(self, words: Words, computer: str | None, timeout: int) -> None:
+        """The site has answered: its texts and this time-out in seconds hold from now on."""
+        self._words = words
+        self._timeout = timeout
+        self._call.update(words("countdown"))
+        self.help(words("countdown"))
+        known = computer is not None
+        self._computer.update(
+            words("countdown_known", name=computer) if known else words("countdown_unknown")
+        )
+        self._tick()
+
+    def on_key(self, event: events.Key) -> None:
+        """Told by Textual."""
+        event.stop()
+        event.prevent_default()
+        if event.character in {"i", "I"}:
+            self.finish(True)
+
+    def _tick(self) -> None:
+        if self.answer.done():
+            return
+        if self._timeout == 0:
+            self._say(self._left, self._words("countdown_waits"))
+            return
+        left = self._began + self._timeout - time.monotonic()
+        self._say(self._left, self._words("countdown_left", seconds=max(math.ceil(left), 0)))
+        if left <= 0:
+            self.finish(False)
+
+    @staticmethod
+    def _say(widget: Static, text: str) -> None:
+        if str(widget.content) != text:
+            widget.update(text)

@@ -1,0 +1,78 @@
+"""The screens that say no."""
+
+import math
+from collections.abc import Iterator
+
+from textual import events
+from textual.widget import Widget
+
+from bus.messages import ProblemBody
+from client.portal.frame import PortalScreen, gap, words_of
+from client.words import Words, plain
+
+LOCKED_SECONDS = 10
+"""How long the screen of a locked entry stays."""
+_MINUTE = 60
+
+
+class RefusedScreen(PortalScreen[bool]):
+    """Answers True to try something else, False to leave."""
+
+    def __init__(
+        self,
+        title: tuple[str, str],
+        words: Words,
+        problem: ProblemBody,
+        *,
+        request_id: str = "",
+        help_text: str = "refused_help",
+    ) -> None:
+        super().__init__(title, words(help_text))
+        self._words = words
+        self._problem = problem
+        self._request_id = request_id
+
+    def body(self) -> Iterator[Widget]:
+        """The widgets between title and help."""
+        yield gap()
+        yield words_of(self._words("refused"))
+        yield gap()
+        yield words_of(plain(self._problem.message))
+        computers = self._problem.details.computers
+        if computers:
+            names = ", ".join(computer.name for computer in computers)
+            yield words_of(self._words("refused_computers", names=names))
+        if self._request_id:
+            yield gap()
+            yield words_of(self._words("request", request_id=self._request_id))
+
+    def on_key(self, event: events.Key) -> None:
+        """Told by Textual."""
+        if event.key in {"enter", "escape"}:
+            self.finish(event.key == "enter")
+
+
+class LockedScreen(PortalScreen[None]):
+    """No entry; is answered by ENTER, or by itself after a while."""
+
+    def __init__(self, title: tuple[str, str], words: Words, retry_after: float | None) -> None:
+        minutes = max(math.ceil((retry_after or _MINUTE) / _MINUTE), 1)
+        super().__init__(title, "")
+        self._words = words
+        self._minutes = minutes
+
+    def body(self) -> Iterator[Widget]:
+        """The widgets between title and help."""
+        yield gap()
+        yield words_of(self._words("locked"))
+        yield gap()
+        yield words_of(self._words("locked_help", minutes=self._minutes))
+
+    def on_mount(self) -> None:
+        """Told by Textual."""
+        self.set_timer(LOCKED_SECONDS, lambda: self.finish(None))
+
+    def on_key(self, event: events.Key) -> None:
+        """Told by Textual."""
+        if event.key in {"enter", "escape"}:
+            self.finish(None)

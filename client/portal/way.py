@@ -1,0 +1,331 @@
+"""The technician's way through the portal, from the countdown to the scheduled jobs."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+from uuid import uuid4
+
+import msgspec
+
+from bus.connection import BusUnavailableError
+from bus.messages import ItemEntry, Menu, Outcome, ProblemBody, Schedule, Session, Welcome
+from bus.problems import Problem
+from client.identity import this_machine
+from client.journey import NEEDS_LOGIN, Journey, Notice
+from client.portal.app import Portal
+from client.portal.done import DoneScreen
+from client.portal.frame import PortalScreen
+from client.portal.login import Credentials, LoginScreen
+from client.portal.menu import MenuScreen, Picked, Place
+from client.portal.name import Named, NameScreen
+from client.portal.refused import LockedScreen, RefusedScreen
+from client.portal.scheduling import SchedulingScreen
+from client.portal.waiting import WaitingScreen
+from client.status import DONE, NO_SERVER, REFUSED
+from client.words import Words, plain
+
+_MOMENT: Final = 0.2
+"""Seconds an answer may take before the screen says that it is waited for."""
+_FRESH: Final = 30.0
+"""Seconds for which a welcome is believed when somebody enters."""
+_NAME_PROBLEMS: Final = frozenset({"bad_name", "name_taken"})
+
+Answered = TypeVar("Answered")
+Result = TypeVar("Result")
+
+
+class LeftError(Exception):
+    """The technician leaves the portal, with this exit status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Way:
+    """One technician's way through the screens of one portal."""
+
+    def __init__(self, portal: Portal) -> None:
+        self._portal = portal
+        self._words = Words()
+        self._welcome: Welcome | None = None
+        self._welcomed_at = 0.0
+        self._token: str | None = None
+        self._username = ""
+        self._notice = ""
+        self._tell = portal.first.notice
+        machine = portal.machine or this_machine(boot_card=portal.settings.boot_card)
+        self._journey = Journey(portal.server, portal.settings.site, machine, self._notify)
+
+    async def walk(self) -> int:
+        """Goes all the way; the exit status."""
+        finding = asyncio.create_task(self._journey.welcome())
+        try:
+            if not await self._countdown(finding):
+                return DONE if finding.done() else NO_SERVER
+            welcome = await self._enter(finding)
+            place = Place()
+            while True:
+                menu = await self._signed_in(welcome, self._menu)
+                picked = await self._ask(self._menu_screen(menu, place))
+                if picked is None:
+                    return DONE
+                place = picked.place
+                if await self._deploy(welcome, picked.item):
+                    return DONE
+        except LeftError as left:
+            return left.status
+        finally:
+            await _end(finding)
+            await self._journey.close()
+
+    async def _countdown(self, finding: asyncio.Task[Welcome]) -> bool:
+        screen = self._portal.first
+        await _either(finding, screen.answer)
+        if finding.done():
+            try:
+                welcome = finding.result()
+            except Problem as problem:
+                screen.notice(plain(problem.message))
+            else:
+                self._greet(welcome)
+                local = self._portal.settings.timeout
+                screen.welcomed(
+                    self._words,
+                    welcome.computer.name if welcome.computer else None,
+                    welcome.timeout if local is None else local,
+                )
+        return await screen.answer
+
+    async def _enter(self, finding: asyncio.Task[Welcome]) -> Welcome:
+        """The site's welcome, a fresh one, however long it takes."""
+        if self._welcome and time.monotonic() - self._welcomed_at < _FRESH:
+            return self._welcome
+        if finding.done() and not finding.exception():
+            return await self._found(self._journey.welcome())
+        return await self._found(finding)
+
+    async def _found(self, finding: Awaitable[Welcome]) -> Welcome:
+        while True:
+            waiting = self._waiting("connecting", "connecting_help")
+            try:
+                welcome = await self._awaited(finding, waiting, left=NO_SERVER)
+            except Problem as problem:
+                await self._refused(problem.body())
+                finding = self._journey.welcome()
+            else:
+                self._greet(welcome)
+                return welcome
+
+    def _greet(self, welcome: Welcome) -> None:
+        self._welcome = welcome
+        self._welcomed_at = time.monotonic()
+        self._words = Words(welcome.text)
+
+    async def _signed_in(
+        self, welcome: Welcome, work: Callable[[str | None], Awaitable[Answered]]
+    ) -> Answered:
+        """Does work that may need a session, and signs in as often as that needs one."""
+        protected = welcome.protection != "none"
+        message = ""
+        while True:
+            if protected and self._token is None:
+                await self._sign_in(welcome, message)
+            try:
+                return await work(self._token)
+            except Problem as problem:
+                if problem.code in NEEDS_LOGIN:
+                    protected, self._token = True, None
+                    message = plain(problem.message)
+                else:
+                    await self._refused(problem.body())
+
+    async def _sign_in(self, welcome: Welcome, message: str) -> None:
+        with_name = welcome.protection in {"server", "domain"}
+        while True:
+            name = self._username if with_name else None
+            entry = await self._ask(LoginScreen(self._title(), self._words, name, message))
+            if entry is None:
+                raise LeftError(DONE)
+            self._username = entry.username or ""
+            try:
+                session = await self._let_in(entry)
+            except BusUnavailableError:
+                message = self._words("trouble_service")
+            except Problem as problem:
+                left = problem.details.attempts_left
+                message = plain(problem.message)
+                if problem.code == "locked_out":
+                    await self._ask(
+                        LockedScreen(self._title(), self._words, problem.details.retry_after)
+                    )
+                    raise LeftError(REFUSED) from problem
+                if left is not None:
+                    message = self._words("attempts_left", message=message, attempts=left)
+            else:
+                self._token = session.token
+                return
+
+    async def _let_in(self, entry: Credentials) -> Session:
+        return await self._awaited(
+            self._journey.login(entry.password, entry.username),
+            self._waiting("signing_in", "waiting_help"),
+        )
+
+    async def _menu(self, token: str | None) -> Menu:
+        return await self._awaited(
+            self._journey.show(token), self._waiting("asking", "waiting_help")
+        )
+
+    def _menu_screen(self, menu: Menu, place: Place) -> PortalScreen[Picked | None]:
+        return MenuScreen(self._title(), self._words, menu, place)
+
+    async def _deploy(self, welcome: Welcome, item: ItemEntry) -> bool:
+        """Names and schedules one item; False leads back to the menu."""
+        typed: str | None = None
+        message = ""
+        while True:
+            named = await self._ask(
+                NameScreen(
+                    self._title(), self._words, welcome, item.title, typed=typed, message=message
+                )
+            )
+            if named is None:
+                return False
+            outcome = await self._scheduled(welcome, item, named)
+            if outcome.state == "scheduled":
+                await self._show(DoneScreen(self._title(), self._words, outcome))
+                return True
+            problem = outcome.problem or Problem("internal_error").body()
+            if problem.code in _NAME_PROBLEMS and (welcome.may_rename or not welcome.computer):
+                typed, message = named.name, plain(problem.message)
+                continue
+            await self._refused(problem, outcome.request_id)
+            return False
+
+    async def _scheduled(self, welcome: Welcome, item: ItemEntry, named: Named) -> Outcome:
+        unchanged = welcome.computer is not None and named.name == plain(welcome.computer.name)
+        wish = self._journey.wish(str(uuid4()), item.id, None if unchanged else named.name)
+
+        async def send(token: str | None) -> Outcome:
+            return await self._sent(msgspec.structs.replace(wish, token=token), item, named)
+
+        return await self._signed_in(welcome, send)
+
+    async def _sent(self, wish: Schedule, item: ItemEntry, named: Named) -> Outcome:
+        screen = SchedulingScreen(
+            self._title(),
+            self._words,
+            item_title=item.title,
+            name=named.name,
+            request_id=wish.request_id,
+        )
+        await self._show_now(screen)
+        work = asyncio.create_task(self._journey.schedule(wish, screen.accepted))
+        try:
+            # Idleness does not count here: a picked request is watched to its end.
+            await _either(work, screen.answer)
+            if not work.done():
+                raise LeftError(DONE if screen.is_safe else NO_SERVER)
+            return await work
+        finally:
+            await _end(work)
+
+    async def _refused(self, problem: ProblemBody, request_id: str = "") -> None:
+        """Says no; comes back when the technician wants to try something else."""
+        again = await self._ask(
+            RefusedScreen(
+                self._title(),
+                self._words,
+                problem,
+                request_id=request_id,
+                help_text="refused_help" if request_id else "refused_start_help",
+            ),
+            idle=REFUSED,
+        )
+        if not again:
+            raise LeftError(REFUSED)
+
+    async def _awaited(
+        self, work: Awaitable[Answered], screen: WaitingScreen, *, left: int = DONE
+    ) -> Answered:
+        """The answer; the screen comes up if it takes more than a moment."""
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait({task}, timeout=_MOMENT)
+            if not task.done():
+                await self._show_now(screen)
+                await self._unless_idle(task, screen.answer, status=DONE)
+            if not task.done():
+                raise LeftError(left)
+            return await task
+        finally:
+            await _end(task)
+
+    async def _ask(self, screen: PortalScreen[Result], *, idle: int = DONE) -> Result:
+        """What the technician answers; leaves with ``idle`` when nobody touches a key."""
+        await self._show_now(screen)
+        await self._unless_idle(screen.answer, screen.answer, status=idle)
+        return screen.answer.result()
+
+    async def _show(self, screen: PortalScreen[Result]) -> Result:
+        await self._show_now(screen)
+        return await screen.answer
+
+    async def _show_now(self, screen: PortalScreen[Result]) -> None:
+        self._tell = screen.notice
+        self._tell(self._notice)
+        # Textual switches between screens that were pushed, so the first one stays at the bottom.
+        if len(self._portal.screen_stack) == 1:
+            await self._portal.push_screen(screen)
+        else:
+            await self._portal.switch_screen(screen)
+
+    async def _unless_idle(
+        self,
+        one: "asyncio.Future[Answered]",
+        other: "asyncio.Future[Result]",
+        *,
+        status: int,
+    ) -> None:
+        """Waits for either; leaves with ``status`` when nobody touches a key for too long."""
+        limit = self._welcome.idle_timeout if self._welcome else 0
+        while not one.done() and not other.done():
+            left = limit - self._portal.idle_for
+            if limit and left <= 0:
+                raise LeftError(status)
+            await _either(one, other, left if limit else None)
+
+    def _waiting(self, text: str, help_text: str) -> WaitingScreen:
+        words = self._words
+        return WaitingScreen(
+            self._title(), words(text, server=self._portal.server), words(help_text)
+        )
+
+    def _title(self) -> tuple[str, str]:
+        site = self._portal.settings.site
+        welcome = self._welcome
+        machine = ""
+        if welcome is not None:
+            machine = welcome.computer.name if welcome.computer else welcome.suggested_name
+        return self._words("title"), plain(" - ".join(filter(None, (site, machine))))
+
+    def _notify(self, notice: Notice | None) -> None:
+        self._notice = "" if notice is None else self._words(notice.text, message=notice.message)
+        self._tell(self._notice)
+
+
+async def _either(
+    one: "asyncio.Future[Answered]",
+    other: "asyncio.Future[Result]",
+    patience: float | None = None,
+) -> None:
+    both: set[asyncio.Future[Answered] | asyncio.Future[Result]] = {one, other}
+    await asyncio.wait(both, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _end(task: "asyncio.Future[Answered]") -> None:
+    """Cancels what still runs and waits for its end; its failure is told where it is awaited."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,165 @@
+"""What the boot client was told: by its arguments, the environment and the kernel command line.
+
+An argument outranks the environment, and the environment the kernel command line.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from bus.subjects import valid_site
+
+DEFAULT_SITE: Final = "main"
+LONGEST_TIMEOUT: Final = 86_400
+"""Seconds in a day, the longest countdown there is."""
+
+_KERNEL_PREFIX = "imageinvoker."
+_SCHEMES = frozenset({"", "nats", "tls", "ws", "wss"})
+
+
+class WrongUseError(Exception):
+    """Something the client was told makes no sense; the text names it and the cure."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the boot client goes by.
+
+    ``server`` is None when nobody named one. ``timeout`` is in seconds, 0 waits for ever, None
+    leaves it to the site. With an ``item`` nothing is asked. ``boot_card`` is the hardware address
+    of the network card this machine has booted from.
+    """
+
+    server: str | None = None
+    site: str = DEFAULT_SITE
+    timeout: int | None = None
+    machine: Path | None = None
+    item: str | None = None
+    name: str | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    password_stdin: bool = False
+    json: bool = False
+    boot_card: str | None = None
+
+
+def resolve(
+    *,
+    server: str | None = None,
+    site: str | None = None,
+    timeout: int | None = None,
+    machine: Path | None = None,
+    item: str | None = None,
+    name: str | None = None,
+    password_stdin: bool = False,
+    json: bool = False,
+    environment: Mapping[str, str],
+    kernel: str = "",
+) -> Settings:
+    """The settings from the arguments, the environment and the kernel command line's text.
+
+    Raises:
+        WrongUseError: a value that makes no sense; the text says where it stands.
+    """
+    booted = dict(kernel_parameters(kernel))
+
+    def told(argument: str | None, variable: str | None, parameter: str) -> tuple[str | None, str]:
+        kernel_name = _KERNEL_PREFIX + parameter
+        if argument:
+            return argument, f"--{parameter}"
+        if variable and environment.get(variable):
+            return environment[variable], variable
+        return booted.get(kernel_name) or None, f"{kernel_name} on the kernel command line"
+
+    where, where_from = told(server, "IMAGEINVOKER_SERVER", "server")
+    token, token_from = told(site, "IMAGEINVOKER_SITE", "site")
+    seconds, seconds_from = told(None if timeout is None else str(timeout), None, "timeout")
+    return Settings(
+        server=_server(where, where_from) if where else None,
+        site=_site(token, token_from) if token else DEFAULT_SITE,
+        timeout=_seconds(seconds, seconds_from) if seconds else None,
+        machine=machine,
+        item=told(item, None, "item")[0],
+        name=told(name, None, "name")[0],
+        username=environment.get("IMAGEINVOKER_USERNAME") or None,
+        password=environment.get("IMAGEINVOKER_PASSWORD") or None,
+        password_stdin=password_stdin,
+        json=json,
+        boot_card=_boot_card(booted.get("BOOTIF", "")),
+    )
+
+
+def read_kernel_command_line(path: Path = Path("/proc/cmdline")) -> str:
+    """The text this system's kernel was started with; nothing where there is no such thing."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def kernel_parameters(text: str) -> Iterator[tuple[str, str]]:
+    """Each parameter with its value, in order, by the kernel's own rules of quoting.
+
+    Double quotes hold white space together, around a value or around the whole parameter; there is
+    no escape for a quote (Linux, ``lib/cmdline.c``, ``next_arg``).
+    """
+    for word in _words(text):
+        name, _, value = word.strip('"').partition("=")
+        yield name, value.strip('"')
+
+
+def _words(text: str) -> Iterator[str]:
+    word = ""
+    quoted = False
+    for char in text:
+        if char == '"':
+            quoted = not quoted
+        if char.isspace() and not quoted:
+            if word:
+                yield word
+            word = ""
+        else:
+            word += char
+    if word:
+        yield word
+
+
+def _server(text: str, told_by: str) -> str:
+    for address in filter(None, map(str.strip, text.split(","))):
+        try:
+            parts = urlsplit(address if "//" in address else f"//{address}")
+            sound = bool(parts.hostname) and parts.scheme in _SCHEMES and parts.port != 0
+        except ValueError:
+            sound = False
+        if not sound:
+            raise WrongUseError(
+                f"{told_by}: {address!r} is no address of a server; give nats://HOST:PORT."
+            )
+    if not text.strip(" ,"):
+        raise WrongUseError(f"{told_by}: an address is needed; give nats://HOST:PORT.")
+    return text.strip()
+
+
+def _site(text: str, told_by: str) -> str:
+    if not valid_site(text):
+        raise WrongUseError(
+            f"{told_by}: {text!r} is no site; a site is 1 to 32 of a-z, 0-9 and hyphen."
+        )
+    return text
+
+
+def _seconds(text: str, told_by: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text[:9]) > LONGEST_TIMEOUT:
+        raise WrongUseError(
+            f"{told_by}: {text!r} is no time-out; give seconds from 0 (for ever) "
+            f"to {LONGEST_TIMEOUT}."
+        )
+    return int(text[:9])
+
+
+def _boot_card(text: str) -> str | None:
+    """The address in PXELINUX's ``BOOTIF``, which puts the hardware type in front of it."""
+    address = text.lower().replace("-", ":")
+    return address[3:] if len(address) == len("01:00:11:22:33:44:55") else address or None

@@ -1,0 +1,9 @@
+"""The exit statuses of the boot client."""
+
+from typing import Final
+
+DONE: Final = 0
+"""Scheduled, or passed by: the boot goes on."""
+WRONG_USE: Final = 2
+REFUSED: Final = 3
+NO_SERVER: Final = 4

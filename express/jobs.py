@@ -1,0 +1,46 @@
+"""What is asked of the deployment server about its jobs."""
+
+from collections.abc import Collection
+from typing import Final
+
+from express.database import MAX_ROWS, Transaction, markers
+from express.tree import Folder, Job
+
+_JOBS: Final = (
+    "SELECT event_id, folder_id, COALESCE(name, ''), COALESCE(description, '') FROM event"
+)
+_FOLDERS: Final = "SELECT folder_id, parent_id, COALESCE(name, '') FROM event_folder"
+_JOB: Final = (
+    "SELECT event_id, folder_id, COALESCE(name, ''), COALESCE(description, '') FROM event"
+    " WHERE event_id = ?"
+)
+
+
+async def read_jobs(tx: Transaction) -> list[Job]:
+    """Every job, in no order."""
+    return list(map(Job._make, await tx.fetch(_JOBS)))
+
+
+async def read_folders(tx: Transaction) -> list[Folder]:
+    """Every job folder, in no order."""
+    return list(map(Folder._make, await tx.fetch(_FOLDERS)))
+
+
+async def read_job(tx: Transaction, job_id: int) -> Job | None:
+    """One job, None when it does not exist."""
+    rows = await tx.fetch(_JOB, job_id)
+    return Job._make(rows[0]) if rows else None
+
+
+async def read_jobs_in(tx: Transaction, folder_ids: Collection[int]) -> list[Job]:
+    """The jobs that stand directly in these folders, in no order."""
+    ids = list(dict.fromkeys(folder_ids))
+    jobs: list[Job] = []
+    for start in range(0, len(ids), MAX_ROWS):
+        batch = ids[start : start + MAX_ROWS]
+        statement = (
+            "SELECT event_id, folder_id, COALESCE(name, ''), COALESCE(description, '') FROM event"
+            f" WHERE folder_id IN ({markers(len(batch))})"
+        )
+        jobs.extend(map(Job._make, await tx.fetch(statement, *batch)))
+    return jobs

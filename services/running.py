@@ -1,0 +1,118 @@
+"""How a service runs as a program: connect, serve until told to stop, leave without a loss."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Final
+
+import nats.errors
+import structlog
+import uvloop
+from msgspec import Struct
+
+from bus import subjects
+from bus.__about__ import __version__
+from bus.buckets import prepare
+from bus.connection import Connection, backoff, connect
+from bus.option_store import LiveOptions
+from bus.options import Options
+from bus.service import Service
+from bus.waiting import unless
+from services import logs
+
+_CLOSE_TIMEOUT: Final = 5.0
+
+
+class Site(Struct, frozen=True):
+    """What every service of a site is given."""
+
+    name: str
+    connection: Connection
+    options: LiveOptions
+
+    def service(self, name: str, description: str) -> Service:
+        """A service of this site, not yet on the bus."""
+        return Service(
+            self.connection,
+            site=self.name,
+            name=name,
+            version=__version__,
+            description=description,
+        )
+
+
+Program = Callable[[Site], AbstractAsyncContextManager[None]]
+"""A service: entered it is on the bus, left it is gone without having lost a request."""
+
+
+def run(name: str, server: str, site: str, program: Program) -> None:
+    """Runs a service until SIGINT or SIGTERM.
+
+    Raises:
+        ValueError: ``site`` is no site.
+    """
+    if not subjects.valid_site(site):
+        raise ValueError(f"{site!r} is no site: 1 to 32 of a-z, 0-9 and -")
+    detail = logs.configure()
+
+    def changed(options: Options) -> None:
+        detail.on = options.detailed_logging
+
+    uvloop.run(_serve_until_told(name, server, site, program, changed))
+
+
+async def _serve_until_told(
+    name: str,
+    server: str,
+    site: str,
+    program: Program,
+    changed: Callable[[Options], None],
+) -> None:
+    told = asyncio.Event()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(each, told.set)
+    log = structlog.get_logger(name).bind(site=site, service=name)
+
+    async def report(error: Exception) -> None:
+        log.warning("the bus", error=str(error) or type(error).__name__)
+
+    async def start(stack: AsyncExitStack) -> None:
+        connection = await connect(server, f"{name}-{site}", report=report)
+        stack.push_async_callback(_close, connection)
+        await _prepare(connection, report)
+        options = LiveOptions(connection, site, changed)
+        stack.push_async_callback(options.stop)
+        await options.start()
+        await stack.enter_async_context(program(Site(site, connection, options)))
+
+    async with AsyncExitStack() as stack:
+        if await unless(told, start(stack)):
+            log.info("serving", version=__version__)
+            await told.wait()
+        log.info("leaving")
+    log.info("left")
+
+
+async def _prepare(
+    connection: Connection, report: Callable[[Exception], Coroutine[None, None, None]]
+) -> None:
+    attempt = 0
+    while True:
+        try:
+            await prepare(connection.jetstream())
+        except (nats.errors.Error, TimeoutError) as error:
+            await report(error)
+            await asyncio.sleep(backoff(attempt))
+            attempt += 1
+        else:
+            return
+
+
+async def _close(connection: Connection) -> None:
+    with contextlib.suppress(nats.errors.Error, TimeoutError):
+        async with asyncio.timeout(_CLOSE_TIMEOUT):
+            if connection.is_connected:
+                await connection.flush()
+            await connection.close()

@@ -1,0 +1,184 @@
+"""Takes requests from the stream and sees each through to its outcome, whatever dies."""
+
+import asyncio
+import contextlib
+from typing import Final
+
+import nats.errors
+import nats.js.errors
+import structlog
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig
+
+from bus import subjects
+from bus.connection import backoff
+from bus.messages import Outcome, Request, decoder, encode
+from bus.problems import RETRIABLE, Problem
+from express.database import Database, WriteConflict
+from express.layout_cache import LayoutCache
+from services.running import Site
+from services.scheduler.carrying import carry_out, reject
+
+WORKERS: Final = 4
+"""Requests that one copy carries out side by side; each takes a connection to the database."""
+ACK_WAIT: Final = 10.0
+"""Seconds after which a request whose carrier fell silent is given to another."""
+_PULL: Final = 30.0
+_TURN: Final = 0.2
+"""Seconds that a request waits while an earlier one of its machine is under way."""
+_LONGEST_WAIT: Final = 30.0
+_BUGGED: Final = 8
+"""Deliveries after which a request that fails for no known reason is rejected."""
+
+_request = decoder(Request)
+
+
+class Carrier:
+    """Carries requests out until it is stopped."""
+
+    def __init__(self, site: Site, database: Database, layouts: LayoutCache) -> None:
+        self._site = site
+        self._database = database
+        self._layouts = layouts
+        self._stream: JetStreamContext = site.connection.jetstream()
+        self._workers: list[asyncio.Task[None]] = []
+        self._stopping = asyncio.Event()
+        self._log = structlog.get_logger("scheduler").bind(site=site.name)
+
+    async def start(self) -> None:
+        """Begins to take requests."""
+        await self._stream.add_consumer(
+            subjects.REQUESTS,
+            ConsumerConfig(
+                durable_name=subjects.carrier(self._site.name),
+                filter_subject=subjects.request(self._site.name),
+                ack_policy=AckPolicy.EXPLICIT,
+                ack_wait=ACK_WAIT,
+                max_deliver=-1,
+            ),
+        )
+        self._workers = [asyncio.create_task(self._work()) for _ in range(WORKERS)]
+
+    async def stop(self) -> None:
+        """Takes no more requests and ends those under way."""
+        self._stopping.set()
+        await asyncio.gather(*self._workers)
+
+    async def _work(self) -> None:
+        attempt = 0
+        while not self._stopping.is_set():
+            try:
+                pull = await self._stream.pull_subscribe_bind(
+                    subjects.carrier(self._site.name), subjects.REQUESTS
+                )
+                attempt = 0
+                await self._take(pull)
+            except (nats.errors.Error, TimeoutError) as error:
+                self._log.warning("requests cannot be taken", error=type(error).__name__)
+                await asyncio.sleep(backoff(attempt))
+                attempt += 1
+
+    async def _take(self, pull: JetStreamContext.PullSubscription) -> None:
+        stopping = asyncio.create_task(self._stopping.wait())
+        fetching: asyncio.Task[list[Msg]] | None = None
+        try:
+            while not self._stopping.is_set():
+                fetching = asyncio.create_task(pull.fetch(1, timeout=_PULL))
+                await asyncio.wait({fetching, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                if fetching.done() and not isinstance(fetching.exception(), TimeoutError):
+                    for message in fetching.result():
+                        await self._see_through(message)
+        finally:
+            stopping.cancel()
+            if fetching and not fetching.done():
+                fetching.cancel()
+                await asyncio.wait({fetching})
+            with contextlib.suppress(nats.errors.Error):
+                await pull.unsubscribe()
+
+    async def _see_through(self, message: Msg) -> None:
+        beating = asyncio.create_task(_beat(message))
+        try:
+            delay = await self._attend(message)
+        except Exception:  # noqa: BLE001 (the request is delivered again, whatever went wrong)
+            self._log.exception("a request failed", delivery=message.metadata.num_delivered)
+            delay = _pause(message)
+        finally:
+            beating.cancel()
+        with contextlib.suppress(nats.errors.Error, TimeoutError):
+            if delay is None:
+                await message.ack_sync()
+            else:
+                await message.nak(delay=delay)
+
+    async def _attend(self, message: Msg) -> float | None:
+        """Sees a request through; None when that is done, else the seconds to wait."""
+        try:
+            request = _request.decode(message.data)
+        except ValueError:
+            self._log.error("a request cannot be read", subject=message.subject)
+            await self._keep_rejected(message.subject, message.data)
+            return None
+        if not await self._is_first(message):
+            return _TURN
+        try:
+            outcome = await carry_out(
+                self._database, self._layouts, request, self._site.options.current
+            )
+        except WriteConflict:
+            return _TURN
+        except Problem as problem:
+            if problem.code in RETRIABLE:
+                self._log.warning("a request waits", request=request.request_id, why=str(problem))
+                return _pause(message)
+            outcome = await self._reject(message, request, problem)
+        except Exception:
+            if message.metadata.num_delivered < _BUGGED:
+                raise
+            self._log.exception("a request cannot be carried out", request=request.request_id)
+            outcome = await self._reject(message, request, Problem("internal_error"))
+        self._log.info(
+            "request done",
+            request=request.request_id,
+            state=outcome.state,
+            computer=outcome.computer.name if outcome.computer else None,
+            jobs=len(outcome.jobs),
+            problem=outcome.problem.code if outcome.problem else None,
+        )
+        if request.outcome_to:
+            await self._site.connection.publish(request.outcome_to, encode(outcome))
+        return None
+
+    async def _reject(self, message: Msg, request: Request, problem: Problem) -> Outcome:
+        outcome = await reject(self._database, request, problem)
+        if outcome.state == "rejected":
+            await self._keep_rejected(message.subject, message.data)
+        return outcome
+
+    async def _keep_rejected(self, subject: str, data: bytes) -> None:
+        await self._stream.publish(
+            subjects.rejected(self._site.name, subjects.machine_of(subject)), data
+        )
+
+    async def _is_first(self, message: Msg) -> bool:
+        """Whether no earlier request of the same machine is still to be carried out."""
+        try:
+            first = await self._stream.get_msg(
+                subjects.REQUESTS, 1, subject=message.subject, next=True, direct=True
+            )
+        except nats.js.errors.NotFoundError:
+            return True
+        return first.seq == message.metadata.sequence.stream
+
+
+def _pause(message: Msg) -> float:
+    return min(_LONGEST_WAIT, 0.5 * 2.0 ** min(message.metadata.num_delivered, 8))
+
+
+async def _beat(message: Msg) -> None:
+    """Tells the stream that the request is still being carried out."""
+    while True:
+        await asyncio.sleep(ACK_WAIT / 3)
+        with contextlib.suppress(nats.errors.Error, TimeoutError):
+            await message.in_progress()

@@ -1,0 +1,128 @@
+"""Carries one accepted request out: all of it, or nothing, and only once."""
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from bus.machines import machine_key
+from bus.messages import ComputerRef, JobRef, Outcome, Request, ScheduledComputer, decoder, encode
+from bus.options import Options
+from bus.problems import Problem
+from express import computers, schedules
+from express.database import Database, Transaction
+from express.layout_cache import LayoutCache
+from express.schedules import Record
+from express.schema import Layout
+from services.scheduler.plan import NewComputer, Plan, make_plan, require_free_name
+
+_outcome = decoder(Outcome)
+
+
+async def carry_out(
+    database: Database, layouts: LayoutCache, request: Request, options: Options
+) -> Outcome:
+    """What has become of the request; if it was carried out before, what became of it then.
+
+    Raises:
+        Problem: why the request cannot be carried out; nothing is written.
+        WriteConflict: another transaction was in the way; nothing is written.
+    """
+    machine = machine_key(request.machine)
+    async with database.transaction() as transaction:
+        await schedules.lock(transaction, f"machine:{machine}")
+        record = await schedules.recorded(transaction, request.request_id)
+        if record:
+            await schedules.unlock(transaction, f"machine:{machine}")
+            return outcome_of(record)
+        layout = await layouts.layout(transaction)
+        plan = await make_plan(transaction, layout, request, options, request.site)
+        outcome = await _write(transaction, layout, plan, request)
+        await _record(transaction, request, machine, "scheduled", outcome)
+        await schedules.unlock(transaction, f"machine:{machine}")
+        return outcome
+
+
+async def reject(database: Database, request: Request, problem: Problem) -> Outcome:
+    """Records that a request cannot be carried out, unless it has been."""
+    machine = machine_key(request.machine)
+    outcome = Outcome(
+        request_id=request.request_id,
+        state="rejected",
+        start_at=request.start_at,
+        problem=problem.body(),
+    )
+    async with database.transaction() as transaction:
+        await schedules.lock(transaction, f"machine:{machine}")
+        record = await schedules.recorded(transaction, request.request_id)
+        if record:
+            outcome = outcome_of(record)
+        else:
+            await _record(transaction, request, machine, "rejected", outcome)
+        await schedules.unlock(transaction, f"machine:{machine}")
+    return outcome
+
+
+def outcome_of(record: Record) -> Outcome:
+    """What the record of a request says has become of it."""
+    return _outcome.decode(record.outcome)
+
+
+async def _write(transaction: Transaction, layout: Layout, plan: Plan, request: Request) -> Outcome:
+    name_lock = f"name:{plan.name.lower()}"
+    if plan.new_name:
+        # Two machines may want one name at once: whoever comes second sees that it is taken.
+        await schedules.lock(transaction, name_lock)
+        await require_free_name(transaction, plan)
+    match plan.target:
+        case NewComputer(group=group):
+            computer_id = await computers.create(
+                transaction, layout, request.machine, plan.identity, plan.name, group
+            )
+        case ComputerRef(id=computer_id):
+            if plan.new_name:
+                await computers.rename(transaction, computer_id, plan.name)
+    if plan.new_name:
+        await schedules.unlock(transaction, name_lock)
+    replaced = await schedules.replace_pending(
+        transaction,
+        layout,
+        computer_id,
+        [job.id for job in plan.jobs],
+        await schedules.start_time(transaction, request.start_at),
+    )
+    old_name = plan.computer.name if plan.computer else None
+    return Outcome(
+        request_id=request.request_id,
+        state="scheduled",
+        computer=ScheduledComputer(
+            id=computer_id,
+            name=plan.name,
+            created=plan.computer is None,
+            renamed_from=old_name if old_name != plan.name else None,
+        ),
+        jobs=tuple(JobRef(id=job.id, name=job.name) for job in plan.jobs),
+        replaced=replaced,
+        start_at=request.start_at,
+    )
+
+
+async def _record(
+    transaction: Transaction,
+    request: Request,
+    machine: str,
+    state: Literal["scheduled", "rejected"],
+    outcome: Outcome,
+) -> None:
+    await schedules.record(
+        transaction,
+        Record(
+            request_id=request.request_id,
+            site=request.site,
+            machine=machine,
+            digest=request.digest,
+            state=state,
+            outcome=encode(outcome).decode(),
+            technician=request.technician,
+            item_id=request.item_id,
+            created_at=datetime.now(UTC).replace(tzinfo=None),
+        ),
+    )

@@ -1,0 +1,195 @@
+"""Takes requests in: what can be refused is refused at once, the rest is kept before it is done."""
+
+import asyncio
+import hashlib
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+import nats.errors
+import nats.js.errors
+import structlog
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+
+from bus import subjects
+from bus.messages import AskStatus, Details, Outcome, Request, Schedule, decoder, encode
+from bus.problems import Problem
+from bus.service import RETRY_AFTER
+from bus.sessions import Verifier
+from express import schedules
+from express.database import Database
+from express.layout_cache import LayoutCache
+from express.schedules import Record
+from services.running import Site
+from services.scheduler.carrying import outcome_of
+from services.scheduler.plan import make_plan
+
+WAIT: Final = 2.0
+"""Seconds that an answer waits for the outcome before it says ``accepted``."""
+_LOOK_AGAIN: Final = 0.2
+"""Seconds between two looks at a request that somebody else waits for already."""
+
+_outcome = decoder(Outcome)
+_request = decoder(Request)
+
+
+class Intake:
+    """What the scheduler answers."""
+
+    def __init__(
+        self, site: Site, database: Database, layouts: LayoutCache, verifier: Verifier
+    ) -> None:
+        self._site = site
+        self._database = database
+        self._layouts = layouts
+        self._verifier = verifier
+        self._stream: JetStreamContext = site.connection.jetstream()
+        self._inbox = site.connection.new_inbox()
+        self._waiting: dict[str, set[asyncio.Future[Outcome]]] = {}
+        self._log = structlog.get_logger("scheduler").bind(site=site.name)
+
+    async def start(self) -> None:
+        """Listens for outcomes; whoever carries a request out tells the copy that took it in."""
+        await self._site.connection.subscribe(f"{self._inbox}.*", cb=self._told)
+
+    async def schedule(self, asked: Schedule, machine: str) -> Outcome:
+        """Takes a request in and waits a moment for what becomes of it.
+
+        Raises:
+            Problem: what can be refused at once; nothing is kept of such a request.
+        """
+        options = self._site.options.current
+        claims = await self._verifier.admit(asked.token, machine, options.protection)
+        now = datetime.now(UTC)
+        digest = digest_of(asked)
+        async with self._database.transaction() as transaction:
+            record = await schedules.recorded(transaction, asked.request_id)
+            if record:
+                return _same(record, machine, digest)
+            if asked.start_at and asked.start_at <= now:
+                raise Problem("bad_request", "The time to start at has passed already.")
+            layout = await self._layouts.layout(transaction)
+            await make_plan(transaction, layout, asked, options, self._site.name)
+        request = Request(
+            request_id=asked.request_id,
+            site=self._site.name,
+            machine=asked.machine,
+            item_id=asked.item_id,
+            accepted_at=now,
+            digest=digest,
+            computer_name=asked.computer_name,
+            start_at=asked.start_at,
+            technician=claims.username if claims else None,
+            outcome_to=f"{self._inbox}.{asked.request_id}",
+        )
+        return await self._keep_and_wait(request, machine)
+
+    async def status(self, asked: AskStatus, machine: str) -> Outcome:
+        """What has become of a request of this machine.
+
+        Raises:
+            Problem: ``unknown_request``, also for another machine's.
+        """
+        # What is neither done nor waiting may have been done between the two looks.
+        for look in (self._recorded, self._kept, self._recorded):
+            outcome = await look(asked.request_id, machine)
+            if outcome:
+                return outcome
+        raise Problem("unknown_request")
+
+    async def _keep_and_wait(self, request: Request, machine: str) -> Outcome:
+        told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault(request.request_id, set())
+        waiting.add(told)
+        try:
+            first = await self._keep(request, machine)
+            give_up = time.monotonic() + WAIT
+            while (left := give_up - time.monotonic()) > 0:
+                # Of a request that was sent before, another copy may be told: look at its record.
+                pause = left if first else min(left, _LOOK_AGAIN)
+                await asyncio.wait({told}, timeout=pause)
+                if told.done():
+                    return told.result()
+                record = None if first else await self._record_of(request.request_id)
+                if record:
+                    return _same(record, machine, request.digest)
+            return Outcome(
+                request_id=request.request_id, state="accepted", start_at=request.start_at
+            )
+        finally:
+            waiting.discard(told)
+            if not waiting:
+                self._waiting.pop(request.request_id, None)
+
+    async def _keep(self, request: Request, machine: str) -> bool:
+        """Puts the request on disk; False if it stands there already."""
+        try:
+            kept = await self._stream.publish(
+                subjects.request(self._site.name, machine),
+                encode(request),
+                timeout=WAIT,
+                headers={"Nats-Msg-Id": f"{self._site.name}.{request.request_id}"},
+            )
+            if not kept.duplicate:
+                return True
+            first = await self._stream.get_msg(subjects.REQUESTS, kept.seq, direct=True)
+        except nats.js.errors.NotFoundError:
+            return False
+        except (nats.errors.Error, TimeoutError) as error:
+            self._log.warning("a request cannot be kept", error=type(error).__name__)
+            raise Problem("overloaded", details=Details(retry_after=RETRY_AFTER)) from error
+        if _request.decode(first.data or b"").digest != request.digest:
+            raise Problem("request_conflict")
+        return False
+
+    async def _record_of(self, request_id: str) -> Record | None:
+        async with self._database.transaction() as transaction:
+            return await schedules.recorded(transaction, request_id)
+
+    async def _recorded(self, request_id: str, machine: str) -> Outcome | None:
+        record = await self._record_of(request_id)
+        return outcome_of(record) if record and record.machine == machine else None
+
+    async def _kept(self, request_id: str, machine: str) -> Outcome | None:
+        """The request if it waits in the stream: a machine has few there, so they are read."""
+        seq = 1
+        try:
+            while True:
+                message = await self._stream.get_msg(
+                    subjects.REQUESTS,
+                    seq,
+                    subject=subjects.request(self._site.name, machine),
+                    next=True,
+                    direct=True,
+                )
+                request = _request.decode(message.data or b"")
+                if request.request_id == request_id:
+                    return Outcome(
+                        request_id=request_id, state="accepted", start_at=request.start_at
+                    )
+                seq = (message.seq or seq) + 1
+        except nats.js.errors.NotFoundError:
+            return None
+        except (nats.errors.Error, TimeoutError) as error:
+            raise Problem("overloaded", details=Details(retry_after=RETRY_AFTER)) from error
+
+    async def _told(self, message: Msg) -> None:
+        outcome = _outcome.decode(message.data)
+        for waiting in self._waiting.get(outcome.request_id, ()):
+            if not waiting.done():
+                waiting.set_result(outcome)
+
+
+def digest_of(asked: Schedule) -> str:
+    """What makes two requests the same: all of the body but the token, which may be renewed."""
+    body = encode(
+        (asked.request_id, asked.machine, asked.item_id, asked.computer_name, asked.start_at)
+    )
+    return hashlib.sha256(body).hexdigest()
+
+
+def _same(record: Record, machine: str, digest: str) -> Outcome:
+    if record.machine != machine or record.digest != digest:
+        raise Problem("request_conflict")
+    return outcome_of(record)

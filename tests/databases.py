@@ -1,0 +1,232 @@
+"""Real databases for tests: SQLite files, a PostgreSQL server of our own, a SQL Server if given.
+
+`dsn` is the connection string of an embedded database with the sample job tree, one for each test
+and kind of server; `empty_dsn` that of an empty one. A SQL Server takes part when the environment
+variable IMAGEINVOKER_TEST_MSSQL holds the connection string of an empty database.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyodbc
+import pytest
+
+from express.database import Database, sqlite_dsn
+from express.dialects import Dialect
+from express.schema import create_embedded
+
+MSSQL = os.environ.get("IMAGEINVOKER_TEST_MSSQL", "")
+KINDS: list[Dialect] = ["sqlite", "postgres", *(["mssql"] if MSSQL else [])]  # type: ignore[list-item]
+
+_TABLES = (
+    "event_schedule", "nics", "hardware", "computer", "computer_group", "event", "event_folder",
+    "ii_request", "ii_lock",
+)  # fmt: skip
+
+
+def free_port() -> int:
+    """A TCP port of the loopback address that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class PostgresServer:
+    """A PostgreSQL server in a scratch folder, reached by TCP on the loopback address."""
+
+    def __init__(self) -> None:
+        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+        assert found, "PostgreSQL is not installed (Debian: postgresql)"
+        self._bin = found[-1].parent
+        self._folder = Path(tempfile.mkdtemp(prefix="ii-postgres-"))
+        # The server refuses to run as root.
+        self._as_user: list[str] = []
+        if os.geteuid() == 0:
+            shutil.chown(self._folder, "postgres", "postgres")
+            self._as_user = [
+                "setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups",
+            ]  # fmt: skip
+        self._data = self._folder / "data"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._databases = 0
+        self.port = free_port()
+        self._run("initdb", "-D", self._data, "-A", "trust", "-U", "postgres", "--no-sync",
+                  "--encoding=UTF8", "--locale=C.UTF-8")  # fmt: skip
+
+    def _run(self, program: str, *args: str | Path) -> None:
+        subprocess.run(
+            [*self._as_user, self._bin / program, *args],
+            check=True, stdout=subprocess.DEVNULL, cwd=self._folder, timeout=60,
+        )  # fmt: skip
+
+    def start(self) -> None:
+        """Starts the server and waits until it answers."""
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *self._as_user, self._bin / "postgres", "-D", self._data, "-F",
+                    "-p", str(self.port), "-h", "127.0.0.1", "-k", self._folder,
+                    "-c", "max_connections=40", "-c", "shared_buffers=16MB",
+                ],
+                stdout=log, stderr=log, cwd=self._folder,
+            )  # fmt: skip
+        until = time.monotonic() + 30
+        while True:
+            try:
+                self.admin().close()
+            except pyodbc.Error:
+                assert self._process.poll() is None, (self._folder / "log").read_text()
+                assert time.monotonic() < until, "PostgreSQL did not start"
+                time.sleep(0.02)
+            else:
+                return
+
+    def stop(self, how: signal.Signals = signal.SIGQUIT) -> None:
+        """Stops the server at once, as if it had crashed, or as gently as ``how`` says."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(30)
+            self._process = None
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The server as it is when its machine hangs: connections stand, and nothing answers."""
+        assert self._process is not None
+        server = self._process.pid
+        os.kill(server, signal.SIGSTOP)
+        # Only now does the server start no further process.
+        children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+        for child in children:
+            os.kill(int(child), signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in (*map(int, children), server):
+                os.kill(process, signal.SIGCONT)
+
+    def remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self._folder)
+
+    def dsn(self, database: str = "postgres") -> str:
+        return (
+            f"Driver=PostgreSQL Unicode;Server=127.0.0.1;Port={self.port};Database={database};"
+            "UID=postgres;PWD=not-asked-for"
+        )
+
+    def admin(self) -> Any:
+        """A connection outside of what is tested."""
+        return pyodbc.connect(self.dsn(), autocommit=True, timeout=2)
+
+    def create(self, template: str = "template0") -> str:
+        """A new database's name."""
+        self._databases += 1
+        name = f"t{self._databases}"
+        admin = self.admin()
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        admin.close()
+        return name
+
+    def drop(self, name: str) -> None:
+        admin = self.admin()
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        admin.close()
+
+
+async def _create_sample(dsn: str) -> None:
+    database = Database(dsn, create=True)
+    await create_embedded(database, sample=True)
+    await database.close()
+
+
+def _empty_mssql() -> None:
+    connection = pyodbc.connect(MSSQL, autocommit=True, timeout=10)
+    for table in _TABLES:
+        connection.execute(f"DROP TABLE IF EXISTS {table}")
+    connection.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """The PostgreSQL server of this test run."""
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: PostgresServer) -> str:
+    name = postgres.create()
+    asyncio.run(_create_sample(postgres.dsn(name)))
+    return name
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    asyncio.run(_create_sample(sqlite_dsn(path)))
+    return path
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Dialect:
+    """Each kind of database server at hand."""
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def empty_dsn(kind: Dialect, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The connection string of an empty database; a SQLite file does not exist yet."""
+    match kind:
+        case "sqlite":
+            yield sqlite_dsn(tmp_path / "express.db")
+        case "postgres":
+            server: PostgresServer = request.getfixturevalue("postgres")
+            name = server.create()
+            yield server.dsn(name)
+            server.drop(name)
+        case "mssql":
+            _empty_mssql()
+            yield MSSQL
+            _empty_mssql()
+
+
+@pytest.fixture
+def dsn(kind: Dialect, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The connection string of an embedded database with the sample job tree."""
+    match kind:
+        case "sqlite":
+            path = tmp_path / "express.db"
+            shutil.copy(request.getfixturevalue("sqlite_template"), path)
+            yield sqlite_dsn(path)
+        case "postgres":
+            server: PostgresServer = request.getfixturevalue("postgres")
+            name = server.create(request.getfixturevalue("postgres_template"))
+            yield server.dsn(name)
+            server.drop(name)
+        case "mssql":
+            _empty_mssql()
+            asyncio.run(_create_sample(MSSQL))
+            yield MSSQL
+            _empty_mssql()
+
+
+@pytest.fixture
+async def database(dsn: str) -> AsyncIterator[Database]:
+    """A pool of connections to an embedded database with the sample job tree."""
+    pool = Database(dsn)
+    yield pool
+    await pool.close()
