@@ -1,5 +1,6 @@
 """The command `imageinvoker`: each of its commands is imported only when it is called."""
 
+import difflib
 import sys
 from collections.abc import Sequence
 
@@ -8,57 +9,74 @@ from cyclopts import App, CycloptsError
 from bus.__about__ import __version__
 from cli.fail import WRONG_USE, CommandError
 
-_EXAMPLES = """
-Deployment menus at the PC: a technician boots it, picks an item, names it, and walks away.
+_HELP = "Deployment menus at the PC: boot it, press a key, sign in, pick, name it, walk away."
 
+_EXAMPLES = """
 Examples:
 
-    imageinvoker up                         run a whole site here, with a sample job tree
-
-    imageinvoker client                     open the portal against it
-
-    imageinvoker client --item "Disk wipe"  deploy without a question
-
-    imageinvoker options set timeout 10     change an option, in force at once
-
-    imageinvoker doctor                     check bus, services and database
+    imageinvoker up                       run a whole site here
+    imageinvoker client                   open the portal on it
+    imageinvoker client --item Exam       deploy without a question
+    imageinvoker options set timeout 10   change an option, in force at once
+    imageinvoker doctor                   check bus, services and database
 """
 
+_COMMANDS = {
+    "up": ("cli.up:up", "Run a whole site in the foreground, for a trial, a lab or a small site."),
+    "demo": ("cli.demo:demo", "Start a site with a sample job tree and open the portal on it."),
+    "client": ("cli.client:client", "Open the portal on this machine, or deploy unattended."),
+    "menu": ("cli.services:menu", "Run a copy of the menu service."),
+    "auth": ("cli.services:auth", "Run a copy of the auth service."),
+    "scheduler": ("cli.services:scheduler", "Run a copy of the scheduler."),
+    "options": ("cli.options:app", "Show and change the options of a site."),
+    "database": ("cli.database:app", "Prepare the deployment server's database."),
+    "doctor": ("cli.doctor:doctor", "Check a site; name what is wrong, and the cure."),
+}
 
-def make_app() -> App:
-    """The command line with all of its commands."""
+
+def make_app(called: str | None) -> App:
+    """The command line; ``called`` is the one command whose own help may be asked for."""
     app = App(
         name="imageinvoker",
-        help=_EXAMPLES,
-        help_format="markdown",
+        help=_HELP,
+        help_epilogue=None if called else _EXAMPLES,
+        help_format="plaintext",
         version=__version__,
         version_flags=("--version",),
         result_action="return_value",
     )
-    app.command("cli.up:up")
-    app.command("cli.client:client")
-    app.command("cli.demo:demo")
-    for service in ("menu", "auth", "scheduler"):
-        app.command(f"cli.services:{service}")
-    app.command("cli.options:app", name="options")
-    app.command("cli.doctor:doctor")
-    app.command("cli.database:app", name="database")
+    for position, (name, (place, summary)) in enumerate(_COMMANDS.items()):
+        # A summary here stands instead of the command's whole help.
+        about = None if name == called else summary
+        app.command(place, name=name, help=about, sort_key=position)
     return app
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and exits with its status."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
-    if tokens[:1] == ["client"]:
+    called = next((token for token in tokens[:1] if not token.startswith("-")), None)
+    if called is not None and called not in _COMMANDS:
+        near = difflib.get_close_matches(called, _COMMANDS, 1) or list(_COMMANDS)
+        sys.stderr.write(f"There is no command {called!r}. Did you mean: {', '.join(near)}?\n")
+        sys.exit(WRONG_USE)
+    if called == "client":
         # As menus of Windows PE have always called it.
         tokens = ["-t" if token.lower() == "/t" else token for token in tokens]
     try:
-        status = make_app()(tokens, exit_on_error=False, print_error=True)
+        status = make_app(called)(tokens, exit_on_error=False, print_error=True)
     except CycloptsError:
         sys.exit(WRONG_USE)
     except CommandError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(error.status)
+    except ImportError as error:
+        missing = error.__cause__ or error
+        sys.stderr.write(
+            f"`imageinvoker {called}` needs packages that are not installed here ({missing}); "
+            f"pip install 'imageinvoker[site]' brings all of them.\n"
+        )
+        sys.exit(WRONG_USE)
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(status)

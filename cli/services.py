@@ -17,7 +17,7 @@ DatabaseFile = Annotated[
 ]
 
 
-def menu(target: Target | None = None, *, database_file: DatabaseFile = None) -> int:
+def menu(*, target: Target | None = None, database_file: DatabaseFile = None) -> int:
     """Run a copy of the menu service: it greets machines and shows what can be deployed on them.
 
     Example: IMAGEINVOKER_DATABASE='Driver=...' imageinvoker menu --server nats://bus:4222
@@ -29,7 +29,7 @@ def menu(target: Target | None = None, *, database_file: DatabaseFile = None) ->
     return 0
 
 
-def auth(target: Target | None = None) -> int:
+def auth(*, target: Target | None = None) -> int:
     """Run a copy of the auth service: it lets technicians in.
 
     Example: imageinvoker auth --server nats://bus:4222 --site london
@@ -41,7 +41,7 @@ def auth(target: Target | None = None) -> int:
     return 0
 
 
-def scheduler(target: Target | None = None, *, database_file: DatabaseFile = None) -> int:
+def scheduler(*, target: Target | None = None, database_file: DatabaseFile = None) -> int:
     """Run a copy of the scheduler: it turns accepted requests into scheduled jobs, exactly once.
 
     Example: imageinvoker scheduler --database-file /etc/imageinvoker/database

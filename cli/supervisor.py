@@ -57,7 +57,7 @@ class Supervisor:
                 env=environment,
                 # A Ctrl-C at the terminal is for us alone: the order of the end matters.
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=end_with_parent,
             )
             ended = asyncio.create_task(process.wait())
             await asyncio.wait({ended, told}, return_when=asyncio.FIRST_COMPLETED)
@@ -78,6 +78,7 @@ async def _end(process: asyncio.subprocess.Process, ended: asyncio.Task[int]) ->
         await ended
 
 
-def _die_with_parent() -> None:
-    """Lets the kernel end a program whose supervisor was killed (prctl(2))."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def end_with_parent() -> None:
+    """Run in a child: lets the kernel end it when its parent is killed (prctl(2), Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,56 @@
+# What can be done with this repository; `make` alone lists it.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench pictures documents lock
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEBIAN := python3-venv unixodbc libsqliteodbc odbc-postgresql postgresql tmux fonts-dejavu-core
+FIGURE ?=
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/ready ## install what a fresh Debian 12 lacks, and .venv
+
+.venv/ready: requirements/dev.lock pyproject.toml
+	@missing=""; for each in $(DEBIAN); do \
+		dpkg-query -Wf '$${Status}' $$each 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$each"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+		sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+		echo "Installing$$missing"; \
+		$$sudo apt-get update -q && \
+		DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -qy --no-install-recommends $$missing; \
+	fi
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup ## start a site with sample jobs and open the portal on it
+	@$(BIN)/imageinvoker demo
+
+check: setup ## lint, format, types, generated documents, who may import whom
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m bus.documents --check
+	$(BIN)/pytest -q tests/test_imports.py
+
+test: check ## everything that `check` does, and every test
+	$(BIN)/pytest
+
+bench: setup ## every figure, or one: make bench FIGURE=show_rate
+	@$(BIN)/python -m bench $(FIGURE)
+
+pictures: setup ## take the pictures of the portal anew
+	$(BIN)/python docs/take_pictures.py
+
+documents: setup ## write the documents of the wire contract anew
+	$(BIN)/python -m bus.documents
+
+lock: ## write the lock files anew, with the newest versions that fit
+	$(BIN)/uv pip compile -q --upgrade pyproject.toml --all-extras --group dev --universal \
+		--python-version 3.11 --generate-hashes --no-header -o requirements/dev.lock
+	$(BIN)/uv pip compile -q pyproject.toml --extra client --universal \
+		--python-version 3.11 --generate-hashes --no-header -c requirements/dev.lock -o requirements/client.lock

@@ -1,0 +1,231 @@
+"""`imageinvoker doctor`: checks bus, services, options and database, and names each cure."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import msgspec
+import nats.errors
+import pyodbc
+from cyclopts import Parameter
+from msgspec import Struct
+
+from bus import subjects
+from bus.__about__ import __version__
+from bus.connection import Connection, connect
+from bus.option_store import OptionStore
+from bus.options import DEFAULTS, PASSWORD, Options, assemble
+from bus.presence import present
+from bus.problems import Problem
+from cli.fail import WRONG, WrongUseError
+from cli.target import Address, Target, database, find
+from express.database import Database, DatabaseUnavailable
+from express.jobs import read_folders
+from express.schema import Finding, examine
+from express.tree import JobTree
+
+_PATIENCE: Final = 5.0
+_SERVICES: Final = ("menu", "auth", "scheduler")
+_COLOURS: Final = {"ok": "32", "warn": "33", "fail": "31"}
+
+Area = Literal["bus", "services", "options", "database"]
+
+
+class Checked(Struct, frozen=True, kw_only=True):
+    """One thing that was looked at, and where it belongs."""
+
+    area: Area
+    finding: Finding
+
+
+def doctor(
+    *,
+    target: Target | None = None,
+    database_file: Path | None = None,
+    only: Annotated[tuple[Area, ...], Parameter(negative="", show_default=False)] = (),
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Check bus, services, options and database of a site; name what is wrong, and the cure.
+
+    Nothing is changed. The exit status is 1 if something must be mended.
+
+    Examples:
+
+        imageinvoker doctor
+
+        IMAGEINVOKER_DATABASE='Driver=...' imageinvoker doctor --only database
+
+    Parameters
+    ----------
+    database_file
+        A file with the ODBC connection string of the deployment server's database. Else
+        IMAGEINVOKER_DATABASE, else the embedded site's.
+    only
+        Look at this part alone; may be given several times.
+    json
+        For programs: a list of findings.
+    """
+    wanted = only or ("bus", "services", "options", "database")
+    found = asyncio.run(_examine(target, database_file, wanted))
+    if json:
+        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+    else:
+        sys.stdout.write(_report(found))
+    return WRONG if any(each.finding.state == "fail" for each in found) else 0
+
+
+async def _examine(
+    target: Target | None, database_file: Path | None, wanted: tuple[Area, ...]
+) -> list[Checked]:
+    found: list[Checked] = []
+    options = DEFAULTS
+    if {"bus", "services", "options"} & set(wanted):
+        seen, options = await _examine_bus(target)
+        found += seen
+    if "database" in wanted:
+        found += [
+            Checked(area="database", finding=finding)
+            for finding in await _examine_database(database_file, options)
+        ]
+    return [each for each in found if each.area in wanted]
+
+
+async def _examine_bus(target: Target | None) -> tuple[list[Checked], Options]:
+    try:
+        address = find(target)
+    except WrongUseError as error:
+        return [_bus("fail", "no address is known", str(error))], DEFAULTS
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            connection = await connect(address.server, "doctor")
+    except TimeoutError:
+        cure = "Start it, or give its address: --server nats://HOST:PORT"
+        return [_bus("fail", f"nobody answers at {address.server}", cure)], DEFAULTS
+    try:
+        version = connection.connected_server_version
+        text = f"nats-server {version.major}.{version.minor}.{version.patch} at {address.server}"
+        found = [_bus("ok", text), await _examine_stream(connection)]
+        found += await _examine_services(connection, address)
+        seen, options = await _examine_options(connection, address)
+        return found + seen, options
+    finally:
+        await connection.close()
+
+
+async def _examine_stream(connection: Connection) -> Checked:
+    try:
+        await connection.jetstream().account_info()
+        info = await connection.jetstream().stream_info(subjects.REQUESTS)
+    except nats.errors.Error:
+        cure = "Turn JetStream on in the server's configuration and start a service; it makes it."
+        return _bus("fail", f"the stream {subjects.REQUESTS} is not there", cure)
+    waiting = info.state.messages
+    return _bus("ok", f"{subjects.REQUESTS}: {waiting} requests waiting")
+
+
+async def _examine_services(connection: Connection, address: Address) -> list[Checked]:
+    copies = await present(connection, address.site)
+    found: list[Checked] = []
+    for name in _SERVICES:
+        versions = sorted(copy.version for copy in copies if copy.name == name)
+        finding = Finding(
+            check=name,
+            state="ok" if versions else "fail",
+            text=f"{len(versions)} at work, {', '.join(sorted(set(versions)))}"
+            if versions
+            else f"none at work for site {address.site!r}",
+            cure="" if versions else f"Start one: imageinvoker {name} --site {address.site}",
+        )
+        found.append(Checked(area="services", finding=finding))
+    return found
+
+
+async def _examine_options(
+    connection: Connection, address: Address
+) -> tuple[list[Checked], Options]:
+    try:
+        store = await OptionStore.open(connection, address.site)
+        values = await store.read()
+    except (nats.errors.Error, TimeoutError):
+        cure = "Start a service of the site; it makes the bucket."
+        return [_options("fail", "the options cannot be read", cure)], DEFAULTS
+    options, complaints = assemble(values)
+    found = [
+        _options("fail", complaint, "Set it anew: imageinvoker options set NAME VALUE")
+        for complaint in complaints
+    ]
+    if options.protection == "hash" and PASSWORD not in values:
+        cure = "Set it: imageinvoker options password"
+        found.append(_options("fail", "there is no password, so nobody can sign in", cure))
+    elif options.protection == "none":
+        cure = "Set a password and `imageinvoker options set protection hash`."
+        found.append(_options("warn", "whoever can start a PC can deploy it", cure))
+    found = found or [_options("ok", f"{len(values)} set, the others at their defaults")]
+    return found, options
+
+
+async def _examine_database(file: Path | None, options: Options) -> list[Finding]:
+    try:
+        dsn = database(file)
+    except WrongUseError as error:
+        return [Finding(check="connection", state="fail", text="none is known", cure=str(error))]
+    connected = Database(dsn, size=1)
+    try:
+        async with connected.transaction() as transaction:
+            findings = await examine(transaction, options.new_computer_group)
+            if options.root_folder is not None:
+                folders = await read_folders(transaction)
+                tree = JobTree((), folders, options.tag, options.root_folder)
+                findings.append(_root_folder(tree, options))
+            return findings
+    except DatabaseUnavailable as error:
+        cure = "Is the server up, is the connection string right, may this user sign in?"
+        return [Finding(check="connection", state="fail", text=error.reason, cure=cure)]
+    except (Problem, pyodbc.Error) as error:
+        cure = "May this user read the catalogue and the tables?"
+        return [Finding(check="reading", state="fail", text=str(error), cure=cure)]
+    finally:
+        await connected.close()
+
+
+def _root_folder(tree: JobTree, options: Options) -> Finding:
+    if tree.root_found:
+        return Finding(check="root folder", state="ok", text=str(options.root_folder))
+    return Finding(
+        check="root folder",
+        state="fail",
+        text=f"there is no single job folder {options.root_folder!r}, so every menu is empty",
+        cure="Give another: imageinvoker options set root_folder Deploy/Staff (or an id, or none)",
+    )
+
+
+def _bus(state: Literal["ok", "warn", "fail"], text: str, cure: str = "") -> Checked:
+    return Checked(area="bus", finding=Finding(check="bus", state=state, text=text, cure=cure))
+
+
+def _options(state: Literal["ok", "warn", "fail"], text: str, cure: str = "") -> Checked:
+    finding = Finding(check="options", state=state, text=text, cure=cure)
+    return Checked(area="options", finding=finding)
+
+
+def _report(found: list[Checked]) -> str:
+    coloured = sys.stdout.isatty()
+    lines = [f"imageinvoker {__version__}"]
+    width = max((len(each.finding.check) for each in found), default=0)
+    area = ""
+    for each in found:
+        if each.area != area:
+            area = each.area
+            lines += ["", area]
+        finding = each.finding
+        mark = f"{finding.state:<4}"
+        if coloured:
+            mark = f"\033[{_COLOURS[finding.state]}m{mark}\033[0m"
+        lines.append(f"  {mark}  {finding.check:<{width}}  {finding.text}")
+        if finding.cure:
+            lines.append(f"        {'':<{width}}  -> {finding.cure}")
+    wrong = sum(each.finding.state == "fail" for each in found)
+    doubtful = sum(each.finding.state == "warn" for each in found)
+    lines += ["", f"{len(found)} checked, {wrong} to be mended, {doubtful} worth a look"]
+    return "\n".join(lines) + "\n"
