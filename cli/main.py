@@ -1,6 +1,5 @@
 """The command `imageinvoker`: each of its commands is imported only when it is called."""
 
-import difflib
 import sys
 from collections.abc import Sequence
 
@@ -57,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     called = next((token for token in tokens[:1] if not token.startswith("-")), None)
     if called is not None and called not in _COMMANDS:
+        import difflib  # noqa: PLC0415 (every command would wait for it)
+
         near = difflib.get_close_matches(called, _COMMANDS, 1) or list(_COMMANDS)
         sys.stderr.write(f"There is no command {called!r}. Did you mean: {', '.join(near)}?\n")
         sys.exit(WRONG_USE)
