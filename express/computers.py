@@ -14,6 +14,7 @@ from express.database import (
     WriteConflict,
     markers,
 )
+from express.dialects import KEYS
 from express.matching import Candidate, match, unshared
 from express.schema import Layout
 
@@ -60,19 +61,17 @@ def candidates_query(layout: Layout, identity: Identity) -> tuple[str, list[Valu
     queries: list[str] = []
     values: list[Value] = []
     if identity.uuid and "uuid" in layout.owners:
-        column = _bare("CAST(uuid AS varchar(64))", "-{} ")
-        queries.append(f"SELECT computer_id FROM {layout.owners['uuid']} WHERE {column} IN (?, ?)")
+        table = layout.owners["uuid"]
+        queries.append(f"SELECT computer_id FROM {table} WHERE {KEYS['uuid']} IN (?, ?)")
         values += [identity.uuid, swap_uuid(identity.uuid)]
     for key, text in (("serial_num", identity.serial), ("asset_tag", identity.asset_tag)):
         if text and key in layout.owners:
-            column = _trimmed(key)
-            queries.append(f"SELECT computer_id FROM {layout.owners[key]} WHERE {column} = ?")
+            table = layout.owners[key]
+            queries.append(f"SELECT computer_id FROM {table} WHERE {KEYS[key]} = ?")
             values.append(text.lower())
     if identity.macs and layout.nics:
-        column = _bare("mac_addr", ":-. ")
-        queries.append(
-            f"SELECT computer_id FROM nics WHERE {column} IN ({markers(len(identity.macs))})"
-        )
+        marks = markers(len(identity.macs))
+        queries.append(f"SELECT computer_id FROM nics WHERE {KEYS['mac_addr']} IN ({marks})")
         values += identity.macs
     return " UNION ".join(queries), values
 
@@ -91,18 +90,6 @@ def details_query(layout: Layout, count: int) -> str:
         f" FROM computer c LEFT JOIN {joined} h ON h.computer_id = c.computer_id"
         f" WHERE c.group_id IS NOT NULL AND c.computer_id IN ({markers(count)})"
     )
-
-
-def _bare(column: str, separators: str) -> str:
-    """SQL for a column's value in lower case, without separators."""
-    for separator in separators:
-        column = f"REPLACE({column}, '{separator}', '')"
-    return f"LOWER({column})"
-
-
-def _trimmed(column: str) -> str:
-    """SQL for a column's value in lower case, without blanks around it."""
-    return f"LOWER(LTRIM(RTRIM({column})))"
 
 
 async def _load(tx: Transaction, layout: Layout, ids: Sequence[int]) -> list[Candidate]:

@@ -8,9 +8,14 @@ import asyncio
 import math
 import re
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Executor, Future
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    suppress,
+)
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
@@ -86,12 +91,7 @@ class _Lane(Executor):
 
     def __init__(self) -> None:
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._serve, name="odbc", daemon=True)
-        self._thread.start()
-
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
+        threading.Thread(target=self._serve, name="odbc", daemon=True).start()
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> "Future[_T]":
         future: Future[_T] = Future()
@@ -140,9 +140,7 @@ class _Connection:
         self._raw = raw
 
     @classmethod
-    async def open(
-        cls, dsn: str, lane: _Lane, login_timeout: float, statement_timeout: float
-    ) -> "_Connection":
+    async def open(cls, dsn: str, login_timeout: float, statement_timeout: float) -> "_Connection":
         """Connects and tells the server how long a statement may take.
 
         Raises:
@@ -154,10 +152,13 @@ class _Connection:
         async def keep(raw: pyodbc.Connection) -> None:
             raws.append(raw)
 
-        odbc = await aioodbc.connect(
-            dsn=dsn, executor=lane, timeout=math.ceil(login_timeout), after_created=keep
-        )
-        try:
+        async with AsyncExitStack() as undo:
+            lane = _Lane()
+            undo.callback(lane.shutdown)
+            odbc = await aioodbc.connect(
+                dsn=dsn, executor=lane, timeout=math.ceil(login_timeout), after_created=keep
+            )
+            undo.push_async_callback(odbc.close)
             name = str(await odbc.getinfo(pyodbc.SQL_DBMS_NAME))
             version = str(await odbc.getinfo(pyodbc.SQL_DBMS_VER))
             dialect = _known(name)
@@ -169,9 +170,7 @@ class _Connection:
                 await odbc.execute(f"SET statement_timeout = {milliseconds}")
                 await odbc.commit()
             raw = await asyncio.get_running_loop().run_in_executor(lane, connection.cursor)
-        except BaseException:
-            await odbc.close()
-            raise
+            undo.pop_all()
         return cls(lane, odbc, raw, dialect, f"{name} {version}")
 
     async def check(self) -> None:
@@ -188,20 +187,32 @@ class _Connection:
         """
         try:
             if interrupt:
-                helper = _Lane()
-                cancelled = helper.submit(self._raw.cancel)
-                helper.shutdown()
-                # Awaited, since no driver bears to be closed in the middle of this.
-                await asyncio.wrap_future(cancelled)
-            await self.odbc.close()
-        except pyodbc.Error:
-            pass  # It is gone, which is what was wanted.
+                await self._interrupt()
+            with suppress(pyodbc.Error):
+                await self.odbc.close()
         finally:
             # aioodbc's finaliser would close a connection that still hangs from the event loop's
             # thread, and hang that too. Without its last reference the driver's object ends in
             # the lane's thread, once the call that holds it returns.
             self.odbc._conn = None
             self.lane.shutdown()
+
+    async def _interrupt(self) -> None:
+        helper = _Lane()
+        cancelled = helper.submit(self._raw.cancel)
+        helper.shutdown()
+        # Awaited, since no driver bears to be closed in the middle of this.
+        with suppress(pyodbc.Error):
+            await asyncio.wrap_future(cancelled)
+
+
+async def _end_late(opening: "asyncio.Task[_Connection]") -> None:
+    """Ends a connection that nobody waits for any more, once it stands, if it ever does."""
+    try:
+        connection = await opening
+    except (pyodbc.Error, DatabaseUnavailable):
+        return
+    await connection.close(interrupt=False)
 
 
 class Transaction:
@@ -373,8 +384,8 @@ class Database:
         self._trusted_idle = trusted_idle
         self._free = asyncio.Semaphore(size)
         self._idle: list[_Connection] = []
-        self._lanes: list[_Lane] = []
-        self._background: set[asyncio.Task[None]] = set()
+        self._lanes = 0
+        self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
@@ -390,11 +401,11 @@ class Database:
         """Ends every connection; those that hang are left behind after two seconds."""
         self._closed = True
         self._discard_idle()
-        if self._background:
-            await asyncio.wait(self._background, timeout=_CLOSING)
-        for task in self._background:
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=_CLOSING)
+        for task in self._ending:
             task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await asyncio.gather(*self._ending, return_exceptions=True)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Transaction]:
@@ -457,47 +468,45 @@ class Database:
         return None
 
     async def _new_one(self) -> _Connection:
-        self._lanes = [lane for lane in self._lanes if lane.alive]
-        if len(self._lanes) >= 2 * self._size:
-            raise DatabaseUnavailable(f"{len(self._lanes)} connections hang")
-        lane = _Lane()
-        self._lanes.append(lane)
-        opening = asyncio.create_task(
-            _Connection.open(self._dsn, lane, self._connect_timeout, self._statement_timeout)
-        )
+        opening: asyncio.Task[_Connection] | None = None
         try:
             async with asyncio.timeout(self._connect_timeout):
+                # Those that are being ended may hang, and each of them keeps a thread.
+                while self._ending and self._lanes >= 2 * self._size:
+                    await asyncio.wait(self._ending, return_when=asyncio.FIRST_COMPLETED)
+                self._lanes += 1
+                opening = asyncio.create_task(
+                    _Connection.open(self._dsn, self._connect_timeout, self._statement_timeout)
+                )
                 return await asyncio.shield(opening)
-        except pyodbc.Error as error:
-            lane.shutdown()
-            raise DatabaseUnavailable(self._without_secret(str(error.args[-1]))) from None
-        except TimeoutError:
-            self._later(self._close_late(opening, lane))
-            raise DatabaseUnavailable(f"no connection within {self._connect_timeout:g} s") from None
-        except BaseException:
-            self._later(self._close_late(opening, lane))
+        except BaseException as error:
+            if opening is not None:
+                self._end(_end_late(opening))
+            if isinstance(error, pyodbc.Error):
+                reason = self._without_secret(str(error.args[-1]))
+                raise DatabaseUnavailable(reason) from None
+            if isinstance(error, TimeoutError):
+                reason = f"no connection within {self._connect_timeout:g} s"
+                raise DatabaseUnavailable(reason) from None
             raise
 
-    async def _close_late(self, opening: "asyncio.Task[_Connection]", lane: _Lane) -> None:
-        """Ends a connection that nobody waits for any more, once it stands."""
-        try:
-            connection = await opening
-        except (pyodbc.Error, DatabaseUnavailable):
-            lane.shutdown()
-        else:
-            await connection.close(interrupt=False)
-
     def _discard(self, connection: _Connection, *, interrupt: bool) -> None:
-        self._later(connection.close(interrupt=interrupt))
+        self._end(connection.close(interrupt=interrupt))
 
     def _discard_idle(self) -> None:
         while self._idle:
             self._discard(self._idle.pop(), interrupt=False)
 
-    def _later(self, work: "Awaitable[None]") -> None:
-        task = asyncio.ensure_future(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+    def _end(self, work: Coroutine[None, None, None]) -> None:
+        """Ends one connection or attempt at one, in the background."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._ending.discard(task)
+            self._lanes -= 1
+
+        task = asyncio.create_task(work)
+        self._ending.add(task)
+        task.add_done_callback(ended)
 
     def _without_secret(self, text: str) -> str:
         return text.replace(self._secret, "***") if self._secret else text

@@ -8,24 +8,50 @@ from msgspec import Struct
 Dialect = Literal["sqlite", "postgres", "mssql"]
 Meaning = Literal["conflict", "unavailable", "error"]
 
+
+def _bare(column: str, separators: str) -> str:
+    """SQL for a column's value in lower case, without separators."""
+    for separator in separators:
+        column = f"REPLACE({column}, '{separator}', '')"
+    return f"LOWER({column})"
+
+
+def _trimmed(column: str) -> str:
+    """SQL for a column's value in lower case, without blanks around it."""
+    return f"LOWER(LTRIM(RTRIM({column})))"
+
+
+KEYS: Final = {
+    "mac_addr": _bare("mac_addr", ":-. "),
+    "uuid": _bare("CAST(uuid AS varchar(64))", "-{} "),
+    "serial_num": _trimmed("serial_num"),
+    "asset_tag": _trimmed("asset_tag"),
+    "name": "LOWER(name)",
+}
+"""SQL for what each identifying column is compared by, since inventories write it in many forms."""
+
 DDL: Final[dict[Dialect, dict[str, str]]] = {
     "sqlite": {
         "generated_key": "integer PRIMARY KEY AUTOINCREMENT",
         "varchar": "varchar",
         "text": "text",
         "datetime": "timestamp",
+        **{f"{column}_key": key for column, key in KEYS.items()},
     },
     "postgres": {
         "generated_key": "serial PRIMARY KEY",
         "varchar": "varchar",
         "text": "text",
         "datetime": "timestamp",
+        **{f"{column}_key": key for column, key in KEYS.items()},
     },
     "mssql": {
         "generated_key": "int IDENTITY(1, 1) PRIMARY KEY",
         "varchar": "nvarchar",
         "text": "nvarchar(max)",
         "datetime": "datetime",
+        # An index of SQL Server has columns, not expressions.
+        **{f"{column}_key": column for column in KEYS},
     },
 }
 """What stands for each name in braces in the files of ``sql/``."""

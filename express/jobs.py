@@ -1,9 +1,10 @@
 """What is asked of the deployment server about its jobs."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import Final
 
-from express.database import MAX_ROWS, Transaction, markers
+from express.database import MAX_ROWS, Row, Transaction, markers
 from express.tree import Folder, Job
 
 _JOBS: Final = (
@@ -15,21 +16,25 @@ _JOB: Final = (
     " WHERE event_id = ?"
 )
 
+# Twice as fast as their `_make`, which counts the fields of each row.
+_job: Final[Callable[[Row], Job]] = partial(tuple.__new__, Job)
+_folder: Final[Callable[[Row], Folder]] = partial(tuple.__new__, Folder)
+
 
 async def read_jobs(tx: Transaction) -> list[Job]:
     """Every job, in no order."""
-    return list(map(Job._make, await tx.fetch(_JOBS)))
+    return list(map(_job, await tx.fetch(_JOBS)))
 
 
 async def read_folders(tx: Transaction) -> list[Folder]:
     """Every job folder, in no order."""
-    return list(map(Folder._make, await tx.fetch(_FOLDERS)))
+    return list(map(_folder, await tx.fetch(_FOLDERS)))
 
 
 async def read_job(tx: Transaction, job_id: int) -> Job | None:
     """One job, None when it does not exist."""
     rows = await tx.fetch(_JOB, job_id)
-    return Job._make(rows[0]) if rows else None
+    return _job(rows[0]) if rows else None
 
 
 async def read_jobs_in(tx: Transaction, folder_ids: Collection[int]) -> list[Job]:
@@ -42,5 +47,5 @@ async def read_jobs_in(tx: Transaction, folder_ids: Collection[int]) -> list[Job
             "SELECT event_id, folder_id, COALESCE(name, ''), COALESCE(description, '') FROM event"
             f" WHERE folder_id IN ({markers(len(batch))})"
         )
-        jobs.extend(map(Job._make, await tx.fetch(statement, *batch)))
+        jobs.extend(map(_job, await tx.fetch(statement, *batch)))
     return jobs

@@ -164,7 +164,7 @@ _CASE: Final = "SELECT CASE WHEN 'a' = 'A' THEN 1 ELSE 0 END"
 
 
 async def examine(tx: Transaction, new_computer_group: str = "New Computers") -> list[Finding]:
-    """Everything worth knowing about this database, worst things not first but in reading order."""
+    """Everything worth knowing about this database, each with the cure where it is not well."""
     tables = await _read_tables(tx)
     findings = [Finding(check="server", state="ok", text=tx.version)]
     missing = lacking(tables, _NEEDED)

@@ -99,19 +99,23 @@ class PostgresServer:
             self._process = None
 
     @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """The server as it is when its machine hangs: connections stand, and nothing answers."""
+    def frozen(self, *, for_all: bool = True) -> Iterator[None]:
+        """The server as it is when its machine hangs: connections stand, and nothing answers.
+
+        Without ``for_all`` only those who connect anew get no answer.
+        """
         assert self._process is not None
         server = self._process.pid
         os.kill(server, signal.SIGSTOP)
         # Only now does the server start no further process.
         children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
-        for child in children:
-            os.kill(int(child), signal.SIGSTOP)
+        stopped = [*map(int, children if for_all else ()), server]
+        for process in stopped:
+            os.kill(process, signal.SIGSTOP)
         try:
             yield
         finally:
-            for process in (*map(int, children), server):
+            for process in stopped:
                 os.kill(process, signal.SIGCONT)
 
     def remove(self) -> None:

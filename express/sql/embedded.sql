@@ -35,7 +35,7 @@ CREATE TABLE computer (
     status int
 );
 
-CREATE INDEX computer_by_name ON computer (name);
+CREATE INDEX computer_by_name ON computer ({name_key});
 
 CREATE TABLE hardware (
     computer_id int NOT NULL PRIMARY KEY REFERENCES computer (computer_id),
@@ -47,11 +47,11 @@ CREATE TABLE hardware (
     prod_name {varchar}(255)
 );
 
-CREATE INDEX hardware_by_serial ON hardware (serial_num);
+CREATE INDEX hardware_by_serial ON hardware ({serial_num_key});
 
-CREATE INDEX hardware_by_asset_tag ON hardware (asset_tag);
+CREATE INDEX hardware_by_asset_tag ON hardware ({asset_tag_key});
 
-CREATE INDEX hardware_by_uuid ON hardware (uuid);
+CREATE INDEX hardware_by_uuid ON hardware ({uuid_key});
 
 CREATE TABLE nics (
     nic_id {generated_key},
@@ -61,7 +61,7 @@ CREATE TABLE nics (
 
 CREATE INDEX nics_of_computer ON nics (computer_id);
 
-CREATE INDEX nics_by_address ON nics (mac_addr);
+CREATE INDEX nics_by_address ON nics ({mac_addr_key});
 
 CREATE TABLE event_schedule (
     schedule_id {generated_key},

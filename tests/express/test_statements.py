@@ -87,7 +87,7 @@ def test_a_file_of_sql_reads_in_its_dialect(file: str, dialect: Dialect) -> None
     assert found
     for text in found:
         assert parses(text, DIALECTS[dialect]), text
-        assert "{" not in text
+        assert not re.search(r"\{\w+\}", text)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
