@@ -13,9 +13,7 @@ from typing import Final
 
 from PIL import Image, ImageDraw, ImageFont
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-
-from terminal import Terminal
+from tests.terminal import Terminal
 
 PICTURES: Final = Path(__file__).parent / "pictures"
 _FONT: Final = "/usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf"

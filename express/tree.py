@@ -1,9 +1,10 @@
 """What the job tree of a deployment server means: its menu items and the jobs they stand for.
 
-Pure rules, shared by the menu service and the scheduler. The menu service reads the whole tree and
-asks for its items; the scheduler knows the item, and reads no more jobs than that item needs::
+Pure rules, shared by the menu service and the scheduler. Neither reads every job. The menu service
+asks for all items, for which the tagged jobs and the folders that hold others are enough; the
+scheduler knows the item, and reads no more jobs than that item needs::
 
-    tree = JobTree(all_jobs, all_folders, tag="(MI)", root_folder="Deploy/Staff")
+    tree = JobTree(tagged, all_folders, tag="(MI)", root_folder="Deploy/Staff", filled={17, 18})
     tree.items()  # [Item(id="folder:17", title="Office", folder_id=4), ...]
 
     bare = JobTree((), all_folders, tag="(MI)", root_folder="Deploy/Staff")
@@ -19,7 +20,7 @@ unique, as primary keys are.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from typing import Final, NamedTuple
 
@@ -115,8 +116,9 @@ class JobTree:
         folders: Iterable[Folder],
         tag: str,
         root_folder: str | None,
+        filled: Collection[int | None] = (),
     ) -> None:
-        """Makes the tree of ``jobs`` in ``folders``.
+        """Makes the tree of ``jobs`` in ``folders``; ``filled`` folders hold untagged jobs more.
 
         White space around the tag means nothing. ``root_folder`` is an id in digits or a path of
         names, with or without the tag, in any case, such as ``Deploy/Staff``; a folder with a slash
@@ -144,6 +146,7 @@ class JobTree:
         places = {self.top, *self._folders} if self.root_found else set()
 
         self._jobs = list(jobs)
+        self._filled = filled
         tagged = [job for job in self._jobs if self._tag in job.name and job.folder_id in places]
         self._tagged_jobs = {job.id: job for job in tagged if not self._is_title(job)}
         self._descriptions: dict[int | None, str] = {}
@@ -248,6 +251,7 @@ class JobTree:
     def _filled_folders(self) -> set[int | None]:
         """The folders with a job in them or below; the top counts as one."""
         places = {job.folder_id for job in self._jobs if self._tag not in job.name}
+        places.update(self._filled)
         places.update(job.folder_id for job in self._tagged_jobs.values())
         filled = {self.top}
         for place in places & self._folders.keys():

@@ -5,10 +5,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from e2e_site import OpenPortal, Site
-from terminal import Terminal
 
 from bus.messages import Machine
+from tests.e2e.e2e_site import OpenPortal, Site
+from tests.terminal import Terminal
 
 
 @pytest.fixture

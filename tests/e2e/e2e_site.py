@@ -12,10 +12,10 @@ from contextlib import closing
 from pathlib import Path
 
 import msgspec
-from terminal import Terminal
 
 from bus.messages import Machine, encode
 from cli.embedded import READY, Ready
+from tests.terminal import Terminal
 
 COMMAND = (sys.executable, "-m", "cli")
 

@@ -6,10 +6,10 @@ import uuid
 from pathlib import Path
 
 import pytest
-from e2e_site import Site
-from terminal import Terminal
 
 from bus.messages import Machine
+from tests.e2e.e2e_site import Site
+from tests.terminal import Terminal
 
 ROOT = Path(__file__).parents[2]
 

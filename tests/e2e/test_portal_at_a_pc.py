@@ -5,9 +5,9 @@ import signal
 import uuid
 
 import pytest
-from e2e_site import OpenPortal, Site, free_port
 
 from bus.messages import Machine
+from tests.e2e.e2e_site import OpenPortal, Site, free_port
 
 ESCAPE = "\x1b"
 ENTER = "\r"

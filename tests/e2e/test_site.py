@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from e2e_site import COMMAND, Site, free_port
-from terminal import Terminal
 
 from bus.messages import Machine, Outcome, decoder
+from tests.e2e.e2e_site import COMMAND, Site, free_port
+from tests.terminal import Terminal
 
 PC = Machine(uuid="5E1F7A64-3B0C-4D2E-9A8B-0C1D2E3F4A5B", serial="5CG1234XYZ")
 

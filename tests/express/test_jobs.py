@@ -1,7 +1,5 @@
 """What is asked of the deployment server about its jobs."""
 
-import time
-
 import pytest
 
 from express.database import Database
@@ -36,23 +34,11 @@ async def test_the_jobs_of_many_folders_are_read(database: Database, more: int) 
     assert sorted(job.id for job in found) == [2000130, 2000131, 2000132, 2000133]
 
 
-async def test_a_large_job_tree_is_read_about_as_fast_as_its_rows_can_be_fetched(
-    database: Database,
-) -> None:
+async def test_a_large_job_tree_is_read_whole(database: Database) -> None:
     async with database.transaction() as tx:
         await tx.insert(
             "event",
             ("event_id", "folder_id", "name", "description"),
             [(n, 10, f"{n}. Install application", None) for n in range(20_000)],
         )
-        statement = "SELECT event_id, folder_id, name, description FROM event"
-        bare = whole = float("inf")
-        for _ in range(5):
-            started = time.perf_counter()
-            await tx.fetch(statement)
-            bare = min(bare, time.perf_counter() - started)
-            started = time.perf_counter()
-            assert len(await read_jobs(tx)) == 20_042
-            whole = min(whole, time.perf_counter() - started)
-    # A wide bound, for a busy machine: reading must not grow beyond the fetch it needs.
-    assert whole < 3 * bare
+        assert len(await read_jobs(tx)) == 20_042

@@ -1,7 +1,6 @@
 """Locks, pending jobs, start times and the record of requests."""
 
 import asyncio
-import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import pyodbc
@@ -21,8 +20,11 @@ from express.schedules import (
     start_time,
     unlock,
 )
-from express.schema import Layout, read_layout
+from express.schema import read_layout
 from tests.databases import PostgresServer
+
+HANGS = 10.0
+"""Seconds after which a call that should have been given up is taken to hang."""
 
 pytestmark = pytest.mark.express
 
@@ -128,11 +130,9 @@ async def test_a_wait_for_a_lock_has_an_end(
     database = Database(postgres.dsn(name), statement_timeout=0.3)
     async with database.transaction() as holder:
         await lock(holder, "machine:1")
-        started = time.monotonic()
         with pytest.raises((WriteConflict, DatabaseUnavailable)):
-            async with database.transaction() as tx:
+            async with asyncio.timeout(HANGS), database.transaction() as tx:
                 await lock(tx, "machine:1")
-        assert time.monotonic() - started < 1.5
         await unlock(holder, "machine:1")
     await database.close()
     postgres.drop(name)
@@ -192,34 +192,6 @@ async def test_a_job_that_is_gone_schedules_none_of_them(database: Database) -> 
         await schedule()
     async with database.transaction() as tx:
         assert await scheduled(tx, await a_computer(tx)) == []
-
-
-async def test_a_thousand_jobs_are_scheduled_about_as_fast_as_a_bare_insert(
-    database: Database,
-) -> None:
-    jobs = [2000101] * 1000
-
-    async def bare(tx: Transaction, layout: Layout, computer: int) -> None:
-        await tx.insert(
-            "event_schedule",
-            ("event_id", "computer_id", "start_time"),
-            [(job, computer, NOW) for job in jobs],
-        )
-
-    async def whole(tx: Transaction, layout: Layout, computer: int) -> None:
-        await replace_pending(tx, layout, computer, jobs, NOW)
-
-    times: dict[object, float] = {bare: float("inf"), whole: float("inf")}
-    for _ in range(5):
-        for work in (bare, whole):
-            async with database.transaction() as tx:
-                await tx.execute("DELETE FROM event_schedule")
-                layout, computer = await read_layout(tx), await a_computer(tx)
-            started = time.perf_counter()
-            async with database.transaction() as tx:
-                await work(tx, layout, computer)
-            times[work] = min(times[work], time.perf_counter() - started)
-    assert times[whole] < 2 * times[bare]
 
 
 async def test_nothing_is_scheduled_where_it_would_have_to_be_guessed(database: Database) -> None:

@@ -1,0 +1,34 @@
+"""`python -m bench [FIGURE ...]`: makes all figures, or those named."""
+
+import sys
+from typing import Final
+
+from bench import client_memory, first_screen, menu_build, schedule_folder, show_rate
+from bench.harness import as_json, choose, here, make
+
+FIGURES: Final = (
+    show_rate.FIGURE,
+    menu_build.FIGURE,
+    schedule_folder.ON_SQLITE,
+    schedule_folder.ON_POSTGRES,
+    first_screen.FIGURE,
+    client_memory.FIGURE,
+)
+_UNKNOWN: Final = 2
+
+
+def main(names: list[str]) -> int:
+    """The exit status: 0 whatever the figures are, 2 for a name that no figure has."""
+    try:
+        figures = choose(FIGURES, names)
+    except KeyError as error:
+        known = "".join(f"\n  {figure.name:26}{figure.about}" for figure in FIGURES)
+        sys.stderr.write(f"There is no figure {error}. These there are:{known}\n")
+        return _UNKNOWN
+    print(here(), flush=True)
+    made = make(figures, lambda line: print(line, flush=True))
+    print(as_json(made), flush=True)
+    return 0
+
+
+sys.exit(main(sys.argv[1:]))
