@@ -27,7 +27,8 @@ def this_machine(file: Path | None = None, boot_card: str | None = None) -> Mach
         from client.identity_windows import windows_machine  # noqa: PLC0415 (only on Windows)
 
         return windows_machine()
-    return linux_machine(Path("/sys"), boot_card)
+    else:  # noqa: RET505 (mypy knows platforms by branches)
+        return linux_machine(Path("/sys"), boot_card)
 
 
 def machine_in(file: Path) -> Machine:

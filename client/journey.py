@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -128,10 +129,11 @@ class Journey:
 
     async def close(self) -> None:
         """Leaves the bus."""
-        if self._connection is not None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
             try:
                 async with asyncio.timeout(_FAREWELL):
-                    await self._connection.close()
+                    await connection.close()
             except (nats.errors.Error, OSError, TimeoutError):
                 return
 
@@ -176,6 +178,8 @@ class Journey:
             self._notify(Notice(text))
 
     def _down(self) -> None:
+        if self._connection is None:
+            return  # it is us who leave
         self._line_down = True
         self._notify(Notice("lost"))
 
@@ -194,12 +198,13 @@ class Journey:
 
 def trouble(error: Exception) -> str | None:
     """The name of the text that says in plain words why the server could not be reached."""
-    # Order matters: the first two and the time-out are kinds of OSError.
+    # Order matters: all of these but nats-py's own are kinds of OSError.
     texts: tuple[tuple[type[Exception], str | None], ...] = (
         (ConnectionRefusedError, "trouble_refused"),
         (socket.gaierror, "trouble_host"),
         (TimeoutError, "trouble_timeout"),
         (nats.errors.TimeoutError, "trouble_timeout"),
+        (ssl.SSLError, "trouble_certificate"),
         (OSError, "trouble_network"),
         (nats.errors.AuthorizationError, "trouble_door"),
         (nats.errors.NoServersError, None),

@@ -9,6 +9,10 @@ _NO_SERVER = (
     "Which server? Give --server nats://HOST:PORT, or IMAGEINVOKER_SERVER in the environment, "
     "or imageinvoker.server=HOST on the kernel command line."
 )
+_NO_TERMINAL = (
+    "The portal needs a terminal as its standard input and standard error; "
+    "give an item to deploy without one."
+)
 
 
 def run(settings: Settings) -> int:
@@ -31,6 +35,8 @@ def run(settings: Settings) -> int:
             machine = machine_in(settings.machine)
     except WrongUseError as error:
         return _wrong(str(error))
+    if not sys.stdin.isatty() or not sys.stderr.isatty():
+        return _wrong(_NO_TERMINAL)
     from client.portal.app import Portal  # noqa: PLC0415
 
     portal = Portal(settings, settings.server, machine)

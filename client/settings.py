@@ -3,6 +3,7 @@
 An argument outranks the environment, and the environment the kernel command line.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ LONGEST_TIMEOUT: Final = 86_400
 """Seconds in a day, the longest countdown there is."""
 
 _KERNEL_PREFIX = "imageinvoker."
+_SECRET = re.compile(r"[^/,\s]*@")
 _SCHEMES = frozenset({"", "nats", "tls", "ws", "wss"})
 
 
@@ -32,7 +34,7 @@ class Settings:
     of the network card this machine has booted from.
     """
 
-    server: str | None = None
+    server: str | None = field(default=None, repr=False)
     site: str = DEFAULT_SITE
     timeout: int | None = None
     machine: Path | None = None
@@ -91,6 +93,11 @@ def resolve(
     )
 
 
+def shown(server: str) -> str:
+    """The addresses fit to be shown: without any user, password or token in them."""
+    return _SECRET.sub("", server)
+
+
 def read_kernel_command_line(path: Path = Path("/proc/cmdline")) -> str:
     """The text this system's kernel was started with; nothing where there is no such thing."""
     try:
@@ -135,7 +142,7 @@ def _server(text: str, told_by: str) -> str:
             sound = False
         if not sound:
             raise WrongUseError(
-                f"{told_by}: {address!r} is no address of a server; give nats://HOST:PORT."
+                f"{told_by}: {shown(address)!r} is no address of a server; give nats://HOST:PORT."
             )
     if not text.strip(" ,"):
         raise WrongUseError(f"{told_by}: an address is needed; give nats://HOST:PORT.")

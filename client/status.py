@@ -7,3 +7,5 @@ DONE: Final = 0
 WRONG_USE: Final = 2
 REFUSED: Final = 3
 NO_SERVER: Final = 4
+TERMINATED: Final = 143
+"""What a shell tells of a process ended by SIGTERM."""

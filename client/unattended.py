@@ -18,8 +18,9 @@ from client.identity import this_machine
 from client.items import item_called
 from client.journey import NEEDS_LOGIN, Journey, Notice
 from client.outcomes import headline
-from client.settings import Settings
+from client.settings import Settings, shown
 from client.status import DONE, NO_SERVER, REFUSED
+from client.tasks import end
 from client.words import Words, plain
 
 _USUAL_PATIENCE: Final = 60
@@ -46,6 +47,7 @@ class _Run:
         self._server = server
         self._words = Words()
         self._told = ""
+        self._is_safe = False
         self._line: str | None = None
         self._lines = sys.stderr if settings.json else sys.stdout
         self._journey = Journey(server, settings.site, machine, self._notify)
@@ -53,20 +55,23 @@ class _Run:
     async def deploy(self, item: str, patience: float | None) -> int:
         """Goes all the way in ``patience`` seconds; the exit status."""
         request_id = str(uuid4())
+        deploying = asyncio.create_task(self._deploy(item, request_id))
         try:
-            async with asyncio.timeout(patience):
-                outcome = await self._deploy(item, request_id)
-        except TimeoutError:
-            _complain(self._words("out_of_time"), self._words("no_server"))
-            return NO_SERVER
+            await asyncio.wait({deploying}, timeout=patience)
+            if not deploying.done():
+                so_far = "scheduling_waits" if self._is_safe else "no_server"
+                _complain(self._words("out_of_time"), self._words(so_far))
+                return NO_SERVER
+            outcome = await deploying
         except Problem as problem:
             outcome = Outcome(request_id=request_id, state="rejected", problem=problem.body())
         finally:
+            await end(deploying)
             await self._journey.close()
         return self._report(outcome)
 
     async def _deploy(self, item: str, request_id: str) -> Outcome:
-        self._say(self._words("connecting", server=self._server))
+        self._say(self._words("connecting", server=shown(self._server)))
         welcome = await self._journey.welcome()
         self._words = Words(welcome.text)
         token = await self._sign_in(welcome) if welcome.protection != "none" else None
@@ -123,6 +128,7 @@ class _Run:
         return self._line
 
     def _accepted(self) -> None:
+        self._is_safe = True
         self._tell(self._words("scheduling_waits"))
 
     def _notify(self, notice: Notice | None) -> None:

@@ -1,16 +1,23 @@
 """The portal's application: the first screen at once, everything else after it was seen."""
 
+import asyncio
+import contextlib
+import signal
 import time
+import traceback
 
+from rich.text import Text
 from textual import events
 from textual.app import App
 from textual.screen import Screen
+from textual.worker import Worker, WorkerError
 
 from bus.messages import Machine
 from bus.options import DEFAULTS
 from client.portal.countdown import CountdownScreen
 from client.portal.style import STYLE
-from client.settings import Settings
+from client.settings import Settings, shown
+from client.status import TERMINATED
 from client.words import Words
 
 
@@ -30,6 +37,7 @@ class Portal(App[int], inherit_bindings=False):
         self.machine = machine
         self._last_key = time.monotonic()
         self._first: CountdownScreen | None = None
+        self._walking: Worker[None] | None = None
 
     @property
     def first(self) -> CountdownScreen:
@@ -40,7 +48,7 @@ class Portal(App[int], inherit_bindings=False):
             self._first = CountdownScreen(
                 (words("title"), self.settings.site),
                 words,
-                self.server,
+                shown(self.server),
                 DEFAULTS.timeout if timeout is None else timeout,
             )
         return self._first
@@ -55,14 +63,30 @@ class Portal(App[int], inherit_bindings=False):
         return self.first
 
     def on_ready(self) -> None:
-        """Told by Textual, once the first screen has been drawn."""
-        self.run_worker(self._walk())
+        """Told by Textual, before the first screen is drawn."""
+        with contextlib.suppress(NotImplementedError):  # Windows knows no such signal
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit, TERMINATED)
+        self.first.call_after_refresh(self._set_out)
 
     async def on_event(self, event: events.Event) -> None:
         """Told by Textual."""
         if isinstance(event, events.Key | events.Paste):
             self._last_key = time.monotonic()
         await super().on_event(event)
+
+    def _fatal_error(self) -> None:
+        # Textual would print every local variable, and a password may be among them.
+        self.panic(Text(traceback.format_exc()))
+
+    async def on_unmount(self) -> None:
+        """Told by Textual when it shuts down; nothing of ours outlives it."""
+        if self._walking is not None:
+            self._walking.cancel()
+            with contextlib.suppress(WorkerError):
+                await self._walking.wait()
+
+    def _set_out(self) -> None:
+        self._walking = self.run_worker(self._walk())
 
     async def _walk(self) -> None:
         # The bus takes a third of the client's start; the technician reads meanwhile.

@@ -21,7 +21,7 @@ class CountdownScreen(PortalScreen[bool]):
     """
 
     def __init__(self, title: tuple[str, str], words: Words, server: str, timeout: int) -> None:
-        super().__init__(title, words("countdown"))
+        super().__init__(title, words("countdown_help"))
         self._words = words
         self._timeout = timeout
         self._began = time.monotonic()
@@ -49,7 +49,7 @@ class CountdownScreen(PortalScreen[bool]):
         self._words = words
         self._timeout = timeout
         self._call.update(words("countdown"))
-        self.help(words("countdown"))
+        self.help(words("countdown_help"))
         known = computer is not None
         self._computer.update(
             words("countdown_known", name=computer) if known else words("countdown_unknown")

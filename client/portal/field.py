@@ -4,7 +4,6 @@ from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
-from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -16,29 +15,31 @@ _LONGEST = 256
 """Characters; what a password may have."""
 
 
-class Field(Widget, can_focus=True):
-    """A line to type into, in plain ASCII; a secret shows stars."""
+class Field(Widget):
+    """A line to type into, in plain ASCII; a secret shows stars.
 
-    class Changed(Message):
-        """The text is another one now."""
+    Its screen hands it the keys, so that none overtakes a change from one field to another.
+    """
 
     def __init__(self, text: str = "", *, secret: bool = False) -> None:
         super().__init__()
         self._text = text
         self._at = len(text)
         self._secret = secret
+        self._active = False
 
     @property
     def text(self) -> str:
         """What stands in the field."""
         return self._text
 
-    def clear(self) -> None:
-        """Empties the field."""
-        self._set("", 0)
+    def activate(self, active: bool) -> None:
+        """Shows or hides the cursor."""
+        self._active = active
+        self.refresh()
 
-    def on_key(self, event: events.Key) -> None:
-        """Told by Textual."""
+    def press(self, event: events.Key) -> None:
+        """Does what the key says, if it says anything here."""
         text, at = self._text, self._at
         match event.key:
             case "left":
@@ -53,24 +54,13 @@ class Field(Widget, can_focus=True):
                 self._set(text[: max(at - 1, 0)] + text[at:], max(at - 1, 0))
             case "delete":
                 self._set(text[:at] + text[at + 1 :], at)
-            case _:
-                if not event.character or not event.character.isprintable():
-                    return
-                self._insert(event.character)
-        event.stop()
+            case _ if event.character and event.character.isprintable():
+                self.insert(event.character)
 
-    def on_paste(self, event: events.Paste) -> None:
-        """Told by Textual."""
-        self._insert(plain(event.text.strip("\r\n")))
-        event.stop()
-
-    def on_focus(self) -> None:
-        """Told by Textual."""
-        self.refresh()
-
-    def on_blur(self) -> None:
-        """Told by Textual."""
-        self.refresh()
+    def insert(self, typed: str) -> None:
+        """Adds text at the cursor, as much as there is room for."""
+        typed = plain(typed.strip("\r\n"))[: _LONGEST - len(self._text)]
+        self._set(self._text[: self._at] + typed + self._text[self._at :], self._at + len(typed))
 
     def render_line(self, y: int) -> Strip:
         """Told by Textual."""
@@ -78,24 +68,16 @@ class Field(Widget, can_focus=True):
         if y or width < 2:
             return Strip.blank(width)
         shown = "*" * len(self._text) if self._secret else self._text
-        before, under, after = shown[: self._at], shown[self._at : self._at + 1], ""
+        before, under = shown[: self._at], shown[self._at : self._at + 1]
         after = shown[self._at + 1 :]
         while cell_len(before) > width - 2:
             before = before[1:]
-        cursor = _REVERSE if self.has_focus else _PLAIN
+        cursor = _REVERSE if self._active else _PLAIN
         line = Strip(
             [Segment(before, _PLAIN), Segment(under or " ", cursor), Segment(after, _PLAIN)]
         )
         return line.crop(0, width).adjust_cell_length(width)
 
-    def _insert(self, typed: str) -> None:
-        room = _LONGEST - len(self._text)
-        typed = typed[:room]
-        self._set(self._text[: self._at] + typed + self._text[self._at :], self._at + len(typed))
-
     def _set(self, text: str, at: int) -> None:
-        changed = text != self._text
         self._text, self._at = text, at
         self.refresh()
-        if changed:
-            self.post_message(self.Changed())

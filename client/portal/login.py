@@ -33,6 +33,9 @@ class LoginScreen(PortalScreen[Credentials | None]):
         self._username = None if username is None else Field(username)
         self._password = Field(secret=True)
         self._message = message
+        named = self._username is None or bool(self._username.text)
+        self._active = self._password if named else self._username or self._password
+        self._active.activate(True)
 
     def body(self) -> Iterator[Widget]:
         """The widgets between title and help."""
@@ -48,21 +51,31 @@ class LoginScreen(PortalScreen[Credentials | None]):
         yield gap()
         yield words_of(self._message)
 
-    def on_mount(self) -> None:
-        """Told by Textual."""
-        empty = self._username is not None and not self._username.text
-        self.set_focus(self._username if empty else self._password)
-
     def on_key(self, event: events.Key) -> None:
         """Told by Textual."""
-        if event.key == "escape":
-            self.finish(None)
-        elif event.key in {"up", "down"} and self._username is not None:
-            on_name = self.focused is self._username
-            self.set_focus(self._password if on_name else self._username)
-        elif event.key == "enter":
-            if self._username is not None and self.focused is self._username:
-                self.set_focus(self._password)
-            elif self._password.text:
-                name = None if self._username is None else self._username.text.strip()
-                self.finish(Credentials(self._password.text, name))
+        match event.key:
+            case "escape":
+                self.finish(None)
+            case "enter" if self._active is self._username:
+                self._go_to(self._password)
+            case "enter":
+                self._sign_in()
+            case "up" | "down" | "tab" | "shift+tab":
+                other = self._username if self._active is self._password else self._password
+                self._go_to(other or self._password)
+            case _:
+                self._active.press(event)
+
+    def on_paste(self, event: events.Paste) -> None:
+        """Told by Textual."""
+        self._active.insert(event.text)
+
+    def _go_to(self, field: Field) -> None:
+        self._active.activate(False)
+        self._active = field
+        self._active.activate(True)
+
+    def _sign_in(self) -> None:
+        if self._password.text:
+            name = None if self._username is None else self._username.text.strip()
+            self.finish(Credentials(self._password.text, name))

@@ -45,7 +45,10 @@ class NameScreen(PortalScreen[Named | None]):
         self._known = plain(welcome.computer.name) if welcome.computer else None
         offered = self._known if self._known is not None else plain(welcome.suggested_name)
         self._field = None if fixed else Field(offered if typed is None else typed)
-        self._message = words_of(message)
+        if self._field is not None:
+            self._field.activate(True)
+        self._rules = plain(welcome.name_rules.hint)
+        self._message = words_of(message or self._rules)
 
     def body(self) -> Iterator[Widget]:
         """The widgets between title and help."""
@@ -63,18 +66,7 @@ class NameScreen(PortalScreen[Named | None]):
             yield words_of(words("name"))
             yield self._field
             yield gap()
-            yield words_of(plain(self._welcome.name_rules.hint))
-            yield gap()
-        yield self._message
-
-    def on_mount(self) -> None:
-        """Told by Textual."""
-        if self._field is not None:
-            self.set_focus(self._field)
-
-    def on_field_changed(self, _event: Field.Changed) -> None:
-        """Told by the field."""
-        self._message.update(self._complaint())
+            yield self._message
 
     def on_key(self, event: events.Key) -> None:
         """Told by Textual."""
@@ -85,7 +77,22 @@ class NameScreen(PortalScreen[Named | None]):
             if wrong:
                 self._message.update(wrong)
             else:
-                self.finish(Named(self._field.text if self._field else self._known or ""))
+                self.finish(Named(self._known or "" if self._field is None else self._field.text))
+        elif self._field is not None:
+            before = self._field.text
+            self._field.press(event)
+            self._check(before)
+
+    def on_paste(self, event: events.Paste) -> None:
+        """Told by Textual."""
+        if self._field is not None:
+            before = self._field.text
+            self._field.insert(event.text)
+            self._check(before)
+
+    def _check(self, before: str) -> None:
+        if self._field is not None and self._field.text != before:
+            self._message.update(self._complaint() or self._rules)
 
     def _complaint(self) -> str:
         # A known computer's own name stands, whatever the rules have become since.

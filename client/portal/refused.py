@@ -57,7 +57,7 @@ class LockedScreen(PortalScreen[None]):
 
     def __init__(self, title: tuple[str, str], words: Words, retry_after: float | None) -> None:
         minutes = max(math.ceil((retry_after or _MINUTE) / _MINUTE), 1)
-        super().__init__(title, "")
+        super().__init__(title, words("locked_leaves"))
         self._words = words
         self._minutes = minutes
 

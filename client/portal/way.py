@@ -22,7 +22,9 @@ from client.portal.name import Named, NameScreen
 from client.portal.refused import LockedScreen, RefusedScreen
 from client.portal.scheduling import SchedulingScreen
 from client.portal.waiting import WaitingScreen
+from client.settings import shown
 from client.status import DONE, NO_SERVER, REFUSED
+from client.tasks import end
 from client.words import Words, plain
 
 _MOMENT: Final = 0.2
@@ -77,7 +79,7 @@ class Way:
         except LeftError as left:
             return left.status
         finally:
-            await _end(finding)
+            await end(finding)
             await self._journey.close()
 
     async def _countdown(self, finding: asyncio.Task[Welcome]) -> bool:
@@ -158,7 +160,8 @@ class Way:
                 message = plain(problem.message)
                 if problem.code == "locked_out":
                     await self._ask(
-                        LockedScreen(self._title(), self._words, problem.details.retry_after)
+                        LockedScreen(self._title(), self._words, problem.details.retry_after),
+                        idle=REFUSED,
                     )
                     raise LeftError(REFUSED) from problem
                 if left is not None:
@@ -230,7 +233,7 @@ class Way:
                 raise LeftError(DONE if screen.is_safe else NO_SERVER)
             return await work
         finally:
-            await _end(work)
+            await end(work)
 
     async def _refused(self, problem: ProblemBody, request_id: str = "") -> None:
         """Says no; comes back when the technician wants to try something else."""
@@ -261,7 +264,7 @@ class Way:
                 raise LeftError(left)
             return await task
         finally:
-            await _end(task)
+            await end(task)
 
     async def _ask(self, screen: PortalScreen[Result], *, idle: int = DONE) -> Result:
         """What the technician answers; leaves with ``idle`` when nobody touches a key."""
@@ -300,7 +303,7 @@ class Way:
     def _waiting(self, text: str, help_text: str) -> WaitingScreen:
         words = self._words
         return WaitingScreen(
-            self._title(), words(text, server=self._portal.server), words(help_text)
+            self._title(), words(text, server=shown(self._portal.server)), words(help_text)
         )
 
     def _title(self) -> tuple[str, str]:
@@ -323,9 +326,3 @@ async def _either(
 ) -> None:
     both: set[asyncio.Future[Answered] | asyncio.Future[Result]] = {one, other}
     await asyncio.wait(both, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-
-
-async def _end(task: "asyncio.Future[Answered]") -> None:
-    """Cancels what still runs and waits for its end; its failure is told where it is awaited."""
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

@@ -3,11 +3,13 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from client_site import MACHINE, until
+from textual import events
 from textual.pilot import Pilot
+from textual.screen import Screen
 
 from client.portal.app import Portal
 from client.settings import Settings
-from client_site import MACHINE, until
 
 
 class Technician:
@@ -43,15 +45,18 @@ class Technician:
         )
 
     async def sees_no(self, text: str) -> None:
-        await until(
-            lambda: text not in self.text(), lambda: f"{text} still on:\n{self.text()}"
-        )
+        await until(lambda: text not in self.text(), lambda: f"{text} still on:\n{self.text()}")
 
     async def presses(self, *keys: str) -> None:
-        await self._pilot.press(*keys)
+        for key in keys:
+            self.portal.post_message(events.Key(key, key if len(key) == 1 else None))
+        await self._pilot.pause()
 
     async def types(self, text: str) -> None:
-        await self._pilot.press(*("space" if char == " " else char for char in text))
+        await self.presses(*text)
+
+    async def stands_at(self, screen: type[Screen[None]]) -> None:
+        await until(lambda: isinstance(self.portal.screen, screen), self.text)
 
     async def enters(self) -> None:
         await self.presses("i")
@@ -70,10 +75,10 @@ async def at_portal(
     server: str,
     site: str,
     *,
-    timeout: int | None = None,
+    seconds: int | None = None,
     size: tuple[int, int] = (80, 25),
 ) -> AsyncIterator[Technician]:
     """A technician in front of a machine that has just booted."""
-    portal = Portal(Settings(server=server, site=site, timeout=timeout), server, MACHINE)
+    portal = Portal(Settings(server=server, site=site, timeout=seconds), server, MACHINE)
     async with portal.run_test(size=size) as pilot:
         yield Technician(portal, pilot)

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import msgspec
 import nats
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from bus import subjects
@@ -125,8 +126,8 @@ def items(*titles: str) -> tuple[Entry, ...]:
 
 
 def menu(*entries: Entry, stale: bool = False) -> Menu:
-    kind = "folders" if any(isinstance(each, FolderEntry) for each in entries) else "flat"
-    return Menu(version="1", type=kind, stale=stale, entries=entries)
+    folders = any(isinstance(each, FolderEntry) for each in entries)
+    return Menu(version="1", type="folders" if folders else "flat", stale=stale, entries=entries)
 
 
 class Site:
@@ -176,7 +177,7 @@ class Site:
 
     async def _serve(
         self,
-        connection: nats.NATS,
+        connection: Client,
         endpoint: Endpoint[Asked, Answered],
         answer: Callable[[Asked], Awaitable[Answered]],
     ) -> None:
@@ -273,7 +274,7 @@ async def until(
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, complain()
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.03)
 
 
 def site_name(node: str) -> str:

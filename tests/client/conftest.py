@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
-
-from client_site import BusServer, Site, site_name
+from client_site import MACHINE, BusServer, Site, site_name
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +28,10 @@ def own_server(tmp_path: Path) -> Iterator[BusServer]:
 async def site(bus_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Site]:
     async with Site(bus_url, site_name(request.node.name)).serving() as site:
         yield site
+
+
+@pytest.fixture
+def machine_file(tmp_path: Path) -> Path:
+    file = tmp_path / "machine.json"
+    file.write_bytes(msgspec.json.encode(MACHINE))
+    return file
