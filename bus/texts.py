@@ -44,7 +44,6 @@ TEXTS: Final[dict[str, str]] = {
     "locked_help": "Too many failed sign-ins. Try again in {minutes} min. ENTER leaves",
     "request": "Request {request_id}",
     "no_server": "No deployment service was found",
-    "too_small": "This screen is too small",
     "countdown_help": "i opens the deployment menu",
     "asking": "Asking for the menu ...",
     "signing_in": "Signing in ...",

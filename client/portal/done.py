@@ -31,7 +31,8 @@ class DoneScreen(PortalScreen[None]):
         self._until = time.monotonic() + shown_for
         self._left = Line("")
         self._rows = Rows(
-            [(f"{number}. {plain(job.name)}", "") for number, job in enumerate(outcome.jobs, 1)],
+            # Not numbered: many a job's name begins with a number of its own.
+            [(f"- {plain(job.name)}", "") for job in outcome.jobs],
             selects=False,
         )
 

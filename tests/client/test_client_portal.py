@@ -30,7 +30,7 @@ async def test_a_technician_enters_picks_names_and_leaves(site: Site) -> None:
         await technician.presses("down", "enter")
         await technician.sees("To be deployed: Windows 11 Public", "known as PC-0815")
         await technician.presses("enter")
-        await technician.sees("Scheduled for PC-0815", "1. Wipe disk", "2. Lay the image")
+        await technician.sees("Scheduled for PC-0815", "- Wipe disk", "- Lay the image")
         await technician.sees("replaced: 3")
         await technician.presses("enter")
         await technician.leaves_with(0)
