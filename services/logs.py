@@ -5,6 +5,7 @@ import sys
 from typing import Final
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 
@@ -32,11 +33,12 @@ def configure() -> Detail:
     """Sets up the log on standard error; the answer switches detailed logging on and off."""
     detail = Detail()
     ending: tuple[Processor, ...]
+    # Tracebacks without the values of variables: these are tokens, passwords, connection strings.
     if sys.stderr.isatty():
-        ending = (structlog.dev.ConsoleRenderer(),)
+        ending = (structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),)
     else:
         ending = (
-            structlog.processors.dict_tracebacks,
+            structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
             structlog.processors.JSONRenderer(),
         )
     structlog.configure(

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.exceptions import VerificationError
 
 OLD: Final = "md5$"
 """What marks a hash that was taken over; the rest are 32 hexadecimal digits."""
@@ -41,7 +41,8 @@ class Passwords:
     def _verify(self, known: str, password: str) -> bool:
         try:
             return self._hasher.verify(known, password)
-        except (VerificationError, InvalidHashError):
+        except (VerificationError, ValueError):
+            # A ValueError, since what is kept may be no hash.
             return False
 
 

@@ -1,7 +1,6 @@
 """The auth service: lets technicians in."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,7 +13,9 @@ from bus.messages import Details, Login, Session
 from bus.option_store import LiveOptions, OptionStore
 from bus.options import PASSWORD
 from bus.problems import Problem
+from bus.service import RETRY_AFTER
 from bus.sessions import Signer
+from bus.waiting import end
 from services.auth.passwords import OLD, Passwords
 from services.auth.tries import Tries
 from services.running import Site
@@ -42,9 +43,7 @@ async def program(site: Site) -> AsyncIterator[None]:
         yield
         await service.leave()
     finally:
-        publishing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await publishing
+        await end(publishing)
         passwords.close()
 
 
@@ -80,7 +79,7 @@ class Door:
                 await self._check(asked.password, machine)
         except (nats.errors.Error, TimeoutError) as error:
             self._log.warning("tries cannot be counted", error=type(error).__name__)
-            raise Problem("overloaded") from error
+            raise Problem("overloaded", details=Details(retry_after=RETRY_AFTER)) from error
         self._log.info("login succeeded", machine=machine)
         return self._signer.session(machine, protection, None)
 

@@ -14,6 +14,7 @@ from express.database import Database
 from express.jobs import read_folders, read_jobs
 from express.layout_cache import LayoutCache
 from services.menu.keeper import MenuKeeper, Rows
+from services.patience import PATIENCE, within
 from services.running import Program, Site
 
 
@@ -63,7 +64,7 @@ class Portal:
         """
         options = self._site.options.current
         known = identity(asked.machine, options.shared)
-        async with self._database.transaction() as transaction:
+        async with within(PATIENCE), self._database.transaction() as transaction:
             layout = await self._layouts.layout(transaction)
             computer = await computers.find(transaction, layout, known)
         return Welcome(

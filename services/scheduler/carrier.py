@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 from typing import Final
 
 import nats.errors
@@ -13,6 +14,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 
 from bus import subjects
 from bus.connection import backoff
+from bus.machines import machine_key
 from bus.messages import Outcome, Request, decoder, encode
 from bus.problems import RETRIABLE, Problem
 from express.database import Database, WriteConflict
@@ -29,7 +31,7 @@ _TURN: Final = 0.2
 """Seconds that a request waits while an earlier one of its machine is under way."""
 _LONGEST_WAIT: Final = 30.0
 _BUGGED: Final = 8
-"""Deliveries after which a request that fails for no known reason is rejected."""
+"""Failures for no known reason after which a request is rejected."""
 
 _request = decoder(Request)
 
@@ -43,8 +45,11 @@ class Carrier:
         self._layouts = layouts
         self._stream: JetStreamContext = site.connection.jetstream()
         self._workers: list[asyncio.Task[None]] = []
+        self._fetching: set[asyncio.Task[list[Msg]]] = set()
+        self._failures: Counter[int] = Counter()
         self._stopping = asyncio.Event()
         self._log = structlog.get_logger("scheduler").bind(site=site.name)
+        site.connection.on_reconnect(self._fetch_anew)
 
     async def start(self) -> None:
         """Begins to take requests."""
@@ -85,8 +90,12 @@ class Carrier:
         try:
             while not self._stopping.is_set():
                 fetching = asyncio.create_task(pull.fetch(1, timeout=_PULL))
+                self._fetching.add(fetching)
+                fetching.add_done_callback(self._fetching.discard)
                 await asyncio.wait({fetching, stopping}, return_when=asyncio.FIRST_COMPLETED)
-                if fetching.done() and not isinstance(fetching.exception(), TimeoutError):
+                if not fetching.done() or fetching.cancelled():
+                    continue
+                if not isinstance(fetching.exception(), TimeoutError):
                     for message in fetching.result():
                         await self._see_through(message)
         finally:
@@ -97,13 +106,24 @@ class Carrier:
             with contextlib.suppress(nats.errors.Error):
                 await pull.unsubscribe()
 
+    def _fetch_anew(self) -> None:
+        # A server that has started again knows nothing of those who wait for a request.
+        for fetching in self._fetching:
+            fetching.cancel()
+
     async def _see_through(self, message: Msg) -> None:
         beating = asyncio.create_task(_beat(message))
+        delay: float | None = _pause(message)
         try:
             delay = await self._attend(message)
+        except WriteConflict:
+            delay = _TURN
+        except Problem as problem:
+            self._log.warning("a request waits", subject=message.subject, why=str(problem))
+        except (nats.errors.Error, TimeoutError) as error:
+            self._log.warning("a request waits", subject=message.subject, why=type(error).__name__)
         except Exception:  # noqa: BLE001 (the request is delivered again, whatever went wrong)
             self._log.exception("a request failed", delivery=message.metadata.num_delivered)
-            delay = _pause(message)
         finally:
             beating.cancel()
         with contextlib.suppress(nats.errors.Error, TimeoutError):
@@ -113,31 +133,19 @@ class Carrier:
                 await message.nak(delay=delay)
 
     async def _attend(self, message: Msg) -> float | None:
-        """Sees a request through; None when that is done, else the seconds to wait."""
-        try:
-            request = _request.decode(message.data)
-        except ValueError:
+        """Sees a request through; None when that is done, else the seconds to wait.
+
+        Raises:
+            Problem, WriteConflict, nats.errors.Error: it can be carried out later.
+        """
+        request = _read(message)
+        if request is None:
             self._log.error("a request cannot be read", subject=message.subject)
             await self._keep_rejected(message.subject, message.data)
             return None
         if not await self._is_first(message):
             return _TURN
-        try:
-            outcome = await carry_out(
-                self._database, self._layouts, request, self._site.options.current
-            )
-        except WriteConflict:
-            return _TURN
-        except Problem as problem:
-            if problem.code in RETRIABLE:
-                self._log.warning("a request waits", request=request.request_id, why=str(problem))
-                return _pause(message)
-            outcome = await self._reject(message, request, problem)
-        except Exception:
-            if message.metadata.num_delivered < _BUGGED:
-                raise
-            self._log.exception("a request cannot be carried out", request=request.request_id)
-            outcome = await self._reject(message, request, Problem("internal_error"))
+        outcome = await self._carry_out(message, request)
         self._log.info(
             "request done",
             request=request.request_id,
@@ -149,6 +157,27 @@ class Carrier:
         if request.outcome_to:
             await self._site.connection.publish(request.outcome_to, encode(outcome))
         return None
+
+    async def _carry_out(self, message: Msg, request: Request) -> Outcome:
+        number = message.metadata.sequence.stream
+        try:
+            outcome = await carry_out(
+                self._database, self._layouts, request, self._site.options.current
+            )
+        except WriteConflict:
+            raise
+        except Problem as problem:
+            if problem.code in RETRIABLE:
+                raise
+            outcome = await self._reject(message, request, problem)
+        except Exception:
+            self._failures[number] += 1
+            if self._failures[number] < _BUGGED:
+                raise
+            self._log.exception("a request cannot be carried out", request=request.request_id)
+            outcome = await self._reject(message, request, Problem("internal_error"))
+        del self._failures[number]
+        return outcome
 
     async def _reject(self, message: Msg, request: Request, problem: Problem) -> Outcome:
         outcome = await reject(self._database, request, problem)
@@ -170,6 +199,16 @@ class Carrier:
         except nats.js.errors.NotFoundError:
             return True
         return first.seq == message.metadata.sequence.stream
+
+
+def _read(message: Msg) -> Request | None:
+    """The request, None for what is none or speaks for another machine than its subject."""
+    try:
+        request = _request.decode(message.data)
+        machine = machine_key(request.machine)
+    except (ValueError, RecursionError, Problem):
+        return None
+    return request if machine == subjects.machine_of(message.subject) else None
 
 
 def _pause(message: Msg) -> float:

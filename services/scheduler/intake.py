@@ -1,6 +1,7 @@
 """Takes requests in: what can be refused is refused at once, the rest is kept before it is done."""
 
 import asyncio
+import contextlib
 import hashlib
 import time
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from nats.js import JetStreamContext
 
 from bus import subjects
 from bus.messages import AskStatus, Details, Outcome, Request, Schedule, decoder, encode
+from bus.options import Options
 from bus.problems import Problem
 from bus.service import RETRY_AFTER
 from bus.sessions import Verifier
@@ -21,6 +23,7 @@ from express import schedules
 from express.database import Database
 from express.layout_cache import LayoutCache
 from express.schedules import Record
+from services.patience import PATIENCE, within
 from services.running import Site
 from services.scheduler.carrying import outcome_of
 from services.scheduler.plan import make_plan
@@ -60,17 +63,19 @@ class Intake:
             Problem: what can be refused at once; nothing is kept of such a request.
         """
         options = self._site.options.current
+        give_up = time.monotonic() + WAIT
         claims = await self._verifier.admit(asked.token, machine, options.protection)
         now = datetime.now(UTC)
         digest = digest_of(asked)
-        async with self._database.transaction() as transaction:
-            record = await schedules.recorded(transaction, asked.request_id)
+        try:
+            record = await self._judge(asked, options, now)
+        except Problem:
+            # What is kept already is carried out or rejected, but not refused any more.
+            if not await self._kept(asked.request_id, machine):
+                raise
+        else:
             if record:
                 return _same(record, machine, digest)
-            if asked.start_at and asked.start_at <= now:
-                raise Problem("bad_request", "The time to start at has passed already.")
-            layout = await self._layouts.layout(transaction)
-            await make_plan(transaction, layout, asked, options, self._site.name)
         request = Request(
             request_id=asked.request_id,
             site=self._site.name,
@@ -83,7 +88,7 @@ class Intake:
             technician=claims.username if claims else None,
             outcome_to=f"{self._inbox}.{asked.request_id}",
         )
-        return await self._keep_and_wait(request, machine)
+        return await self._keep_and_wait(request, machine, give_up)
 
     async def status(self, asked: AskStatus, machine: str) -> Outcome:
         """What has become of a request of this machine.
@@ -91,27 +96,49 @@ class Intake:
         Raises:
             Problem: ``unknown_request``, also for another machine's.
         """
-        # What is neither done nor waiting may have been done between the two looks.
-        for look in (self._recorded, self._kept, self._recorded):
-            outcome = await look(asked.request_id, machine)
-            if outcome:
-                return outcome
+        try:
+            # What is neither done nor waiting may have been done between the two looks.
+            for look in (self._recorded, self._kept, self._recorded):
+                outcome = await look(asked.request_id, machine)
+                if outcome:
+                    return outcome
+        except Problem:
+            kept = await self._kept(asked.request_id, machine)
+            if kept is None:
+                raise
+            return kept
         raise Problem("unknown_request")
 
-    async def _keep_and_wait(self, request: Request, machine: str) -> Outcome:
+    async def _judge(self, asked: Schedule, options: Options, now: datetime) -> Record | None:
+        """The record of a request that is done; of another, whether there is nothing against it."""
+        async with within(PATIENCE), self._database.transaction() as transaction:
+            record = await schedules.recorded(transaction, asked.request_id)
+            if record:
+                return record
+            if asked.start_at and asked.start_at <= now:
+                raise Problem("bad_request", "The time to start at has passed already.")
+            layout = await self._layouts.layout(transaction)
+            await make_plan(transaction, layout, asked, options, self._site.name)
+            return None
+
+    async def _keep_and_wait(self, request: Request, machine: str, give_up: float) -> Outcome:
         told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault(request.request_id, set())
         waiting.add(told)
         try:
             first = await self._keep(request, machine)
-            give_up = time.monotonic() + WAIT
             while (left := give_up - time.monotonic()) > 0:
                 # Of a request that was sent before, another copy may be told: look at its record.
                 pause = left if first else min(left, _LOOK_AGAIN)
                 await asyncio.wait({told}, timeout=pause)
                 if told.done():
                     return told.result()
-                record = None if first else await self._record_of(request.request_id)
+                record = None
+                if not first:
+                    # It is kept, whether the deployment server can be asked or not.
+                    with contextlib.suppress(Problem):
+                        async with within(left):
+                            record = await self._record_of(request.request_id)
                 if record:
                     return _same(record, machine, request.digest)
             return Outcome(
@@ -144,7 +171,7 @@ class Intake:
         return False
 
     async def _record_of(self, request_id: str) -> Record | None:
-        async with self._database.transaction() as transaction:
+        async with within(PATIENCE), self._database.transaction() as transaction:
             return await schedules.recorded(transaction, request_id)
 
     async def _recorded(self, request_id: str, machine: str) -> Outcome | None:
@@ -163,11 +190,13 @@ class Intake:
                     next=True,
                     direct=True,
                 )
-                request = _request.decode(message.data or b"")
-                if request.request_id == request_id:
-                    return Outcome(
-                        request_id=request_id, state="accepted", start_at=request.start_at
-                    )
+                # What cannot be read is set aside by the carrier.
+                with contextlib.suppress(ValueError):
+                    request = _request.decode(message.data or b"")
+                    if request.request_id == request_id:
+                        return Outcome(
+                            request_id=request_id, state="accepted", start_at=request.start_at
+                        )
                 seq = (message.seq or seq) + 1
         except nats.js.errors.NotFoundError:
             return None

@@ -1,6 +1,6 @@
 """What a request comes to: which jobs, on which computer, under which name."""
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 
@@ -14,6 +14,9 @@ from express.database import Transaction
 from express.jobs import read_folders, read_job, read_jobs_in
 from express.schema import Layout
 from express.tree import Job, JobTree
+
+_LARGEST_ID: Final = 2**31 - 1
+"""No job has a greater id: `event.event_id` is an SQL int, and what is no int fails the query."""
 
 
 class Wish(Protocol):
@@ -131,7 +134,7 @@ async def _new_computer(transaction: Transaction, layout: Layout, name: str) -> 
 async def _jobs(transaction: Transaction, item_id: str, options: Options) -> list[Job]:
     folders = await read_folders(transaction)
     needed = JobTree((), folders, options.tag, options.root_folder).needed(item_id)
-    if needed is None:
+    if needed is None or any(abs(id_) > _LARGEST_ID for id_ in needed.job_ids):
         raise Problem("unknown_item")
     jobs = [job for id_ in needed.job_ids if (job := await read_job(transaction, id_))]
     jobs += await read_jobs_in(transaction, needed.folder_ids)

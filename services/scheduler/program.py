@@ -31,10 +31,10 @@ def program(dsn: str) -> Program:
             await carrier.start()
             await service.start()
             yield
-            # Questions that wait for an outcome need the carrier until they are answered.
             await service.leave()
-            await carrier.stop()
         finally:
+            # Questions that wait for an outcome need the carrier until they are answered.
+            await carrier.stop()
             await verifier.stop()
             await asking.close()
             await carrying.close()
