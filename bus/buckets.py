@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Final
 
 import nats.errors
@@ -13,6 +13,7 @@ from nats.js.api import KeyValueConfig, RetentionPolicy, StorageType, StreamConf
 
 from bus import subjects
 from bus.connection import Connection, backoff
+from bus.waiting import end
 
 _DAY: Final = 86_400.0
 _DUPLICATE_WINDOW: Final = 3_600.0
@@ -56,6 +57,36 @@ async def prepare(stream: JetStreamContext) -> None:
         await _unless_there(stream.create_key_value(bucket))
 
 
+async def watch(
+    stream: JetStreamContext, bucket: str, site: str
+) -> AsyncGenerator[dict[str, bytes], None]:
+    """A site's keys of a bucket, keyed without the site: as they are now, and after each change.
+
+    Raises:
+        nats.errors.Error: there is no such bucket, or the line is down.
+    """
+    watcher = await (await stream.key_value(bucket)).watch(subjects.site_key(site))
+    values: dict[str, bytes] = {}
+    whole = False
+    try:
+        async for entry in watcher:
+            if entry is None:
+                # nats-py 2.16 says so, too, while the keys are still on their way.
+                whole = whole or await _is_empty(stream, bucket, site)
+            else:
+                key = entry.key.partition(".")[2]
+                if entry.operation or entry.value is None:
+                    values.pop(key, None)
+                else:
+                    values[key] = entry.value
+                whole = whole or entry.delta == 0
+            if whole:
+                yield dict(values)
+    finally:
+        with contextlib.suppress(nats.errors.Error):
+            await watcher.stop()  # type: ignore[no-untyped-call]
+
+
 class Mirror:
     """A site's keys of one bucket, always at hand: read whole, then watched, then read whole again.
 
@@ -88,9 +119,7 @@ class Mirror:
     async def stop(self) -> None:
         """Watches no longer."""
         if self._task:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end(self._task)
 
     async def fetch(self, key: str) -> bytes | None:
         """A key as the bucket holds it now, for who knows of one the watch has not shown yet."""
@@ -111,38 +140,35 @@ class Mirror:
                 attempt += 1
 
     async def _round(self) -> None:
-        bucket = await self._stream.key_value(self._bucket)
-        watcher = await bucket.watch(subjects.site_key(self._site))
-        values: dict[str, bytes] = {}
         whole = False
+        states = watch(self._stream, self._bucket, self._site)
         try:
-            async with asyncio.timeout(_REREAD) as self._limit:
-                async for entry in watcher:
-                    if entry is None:
-                        whole = True
-                    elif entry.operation or entry.value is None:
-                        values.pop(entry.key.partition(".")[2], None)
-                    else:
-                        values[entry.key.partition(".")[2]] = entry.value
-                    if whole:
-                        self._take(values)
+            async with asyncio.timeout(_REREAD) as self._limit, contextlib.aclosing(states):
+                async for values in states:
+                    whole = True
+                    self._take(values)
         except TimeoutError:
             if not whole:
                 raise
         finally:
             self._limit = None
-            with contextlib.suppress(nats.errors.Error):
-                await watcher.stop()  # type: ignore[no-untyped-call]
 
     def _take(self, values: dict[str, bytes]) -> None:
         if values != self._values or not self._loaded.is_set():
-            self._values = dict(values)
+            self._values = values
             self._changed(self._values)
         self._loaded.set()
 
     def _read_anew(self) -> None:
         if self._limit:
             self._limit.reschedule(asyncio.get_running_loop().time())
+
+
+async def _is_empty(stream: JetStreamContext, bucket: str, site: str) -> bool:
+    info = await stream.stream_info(
+        f"KV_{bucket}", subjects_filter=f"$KV.{bucket}.{subjects.site_key(site)}"
+    )
+    return not info.state.subjects
 
 
 async def _unless_there(making: Awaitable[object]) -> None:

@@ -1,6 +1,7 @@
 """Connect to the bus, reconnect for ever with jitter, ask a question, leave without losing one."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
@@ -59,6 +60,17 @@ class Connection(Client):
         for action in self._on_disconnect:
             action()
 
+    async def close(self) -> None:
+        """Closes for good; what could not be sent, the line being down, is dropped.
+
+        nats-py would write it to the lost connection and fail.
+        """
+        if not self.is_connected:
+            self._pending = []
+            self._pending_data_size = 0
+        with contextlib.suppress(OSError):
+            await super().close()
+
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         self._pongs.append(future or asyncio.get_running_loop().create_future())
         await self._send_command(PING_PROTO)
@@ -113,6 +125,10 @@ async def connect(
                 reconnect_to_server_handler=_next_server,
             )
         except (nats.errors.Error, OSError, TimeoutError) as error:
+            task = asyncio.current_task()
+            if task and task.cancelling():
+                # Python 3.11's wait_for, within nats-py, prefers the error to the cancellation.
+                raise asyncio.CancelledError from error
             await heard(error)
             await asyncio.sleep(backoff(attempt))
             attempt += 1

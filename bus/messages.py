@@ -15,9 +15,15 @@ Text = Annotated[str, Meta(max_length=1024)]
 Time = Annotated[datetime, Meta(tz=True)]
 """A moment in time, RFC 3339 on the wire; one without an offset is refused."""
 RequestId = Annotated[
-    str, Meta(pattern="^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
+    str,
+    Meta(
+        pattern="^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
+        max_length=36,  # "$" lets a line end follow
+    ),
 ]
 """A UUID in lower case, made by the client; it is what makes a request one request."""
+
+_SECRETS = frozenset({"password", "token"})
 
 Protection = Literal["none", "hash", "server", "domain"]
 MenuType = Literal["flat", "folders"]
@@ -80,18 +86,26 @@ class Welcome(Struct, frozen=True, kw_only=True):
     idle_timeout: int = 0
 
 
-class Login(Struct, frozen=True, kw_only=True):
+class Discreet(Struct, frozen=True, kw_only=True):
+    """A message that holds a secret, and does not show it where it is printed or logged."""
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{name}={'...' if name in _SECRETS else repr(getattr(self, name))}"
+            for name in self.__struct_fields__
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class Login(Discreet, frozen=True, kw_only=True):
     """A technician signs in; with one shared password there is no user name."""
 
     machine: Machine
     password: Text
     username: Text | None = None
 
-    def __repr__(self) -> str:
-        return f"Login(machine={self.machine!r}, username={self.username!r}, password=...)"
 
-
-class Session(Struct, frozen=True, kw_only=True):
+class Session(Discreet, frozen=True, kw_only=True):
     """A technician's session, bound to the machine and the site."""
 
     token: str
@@ -100,7 +114,7 @@ class Session(Struct, frozen=True, kw_only=True):
     display_name: str | None = None
 
 
-class ShowMenu(Struct, frozen=True, kw_only=True):
+class ShowMenu(Discreet, frozen=True, kw_only=True):
     """Asks for the menu; the token is needed where the site is protected."""
 
     machine: Machine
@@ -134,7 +148,7 @@ class Menu(Struct, frozen=True, kw_only=True):
     entries: tuple[Entry, ...]
 
 
-class Schedule(Struct, frozen=True, kw_only=True):
+class Schedule(Discreet, frozen=True, kw_only=True):
     """One technician's wish: this item, on this machine, under this name."""
 
     request_id: RequestId

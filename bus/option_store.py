@@ -1,15 +1,21 @@
 """Where the options of a site are kept, and how every service has them at hand."""
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
+from typing import Final
 
 import nats.js.errors
 import structlog
+from nats.js import JetStreamContext
 from nats.js.kv import KeyValue
 
 from bus import subjects
-from bus.buckets import Mirror
+from bus.buckets import Mirror, watch
 from bus.connection import Connection
 from bus.options import DEFAULTS, PASSWORD, Options, assemble
+
+_READ_TIMEOUT: Final = 5.0
 
 
 class LiveOptions:
@@ -37,7 +43,7 @@ class LiveOptions:
 
     def _changed(self, values: Mapping[str, bytes]) -> None:
         password = values.get(PASSWORD)
-        self.password_hash = password.decode() if password else None
+        self.password_hash = password.decode("ascii", "replace") if password else None
         self.current, complaints = assemble(values)
         for complaint in complaints:
             self._log.error("an option cannot be used", complaint=complaint)
@@ -48,7 +54,8 @@ class LiveOptions:
 class OptionStore:
     """Reads and writes a site's options in the bucket."""
 
-    def __init__(self, bucket: KeyValue, site: str) -> None:
+    def __init__(self, stream: JetStreamContext, bucket: KeyValue, site: str) -> None:
+        self._stream = stream
         self._bucket = bucket
         self._site = site
 
@@ -59,20 +66,19 @@ class OptionStore:
         Raises:
             nats.errors.Error: the bus does not keep options here.
         """
-        return cls(await connection.jetstream().key_value(subjects.OPTIONS), site)
+        stream = connection.jetstream()
+        return cls(stream, await stream.key_value(subjects.OPTIONS), site)
 
     async def read(self) -> dict[str, bytes]:
-        """Every value that has been set, as JSON, by the option's name."""
-        watcher = await self._bucket.watch(subjects.site_key(self._site), ignore_deletes=True)
-        values: dict[str, bytes] = {}
-        try:
-            async for entry in watcher:
-                if entry is None:
-                    break
-                values[entry.key.partition(".")[2]] = entry.value or b""
-        finally:
-            await watcher.stop()  # type: ignore[no-untyped-call]
-        return values
+        """Every value that has been set, as JSON, by the option's name.
+
+        Raises:
+            nats.errors.Error: the line is down.
+            TimeoutError: the bus does not answer.
+        """
+        states = watch(self._stream, subjects.OPTIONS, self._site)
+        async with asyncio.timeout(_READ_TIMEOUT), contextlib.aclosing(states):
+            return await anext(states)
 
     async def write(self, name: str, value: bytes) -> None:
         """Sets one option; ``value`` is JSON, or the hash of the password."""

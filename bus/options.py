@@ -125,13 +125,12 @@ def parse(name: str, text: str) -> bytes:
             check_rule(text)
         except ValueError as error:
             raise OptionError(f"naming: {error}.") from error
+    if isinstance(getattr(DEFAULTS, name), bool):
+        text = _truth(text)
     try:
-        value = msgspec.convert(
-            _plain(text) if field.type is not str else text, field.type, strict=False
-        )
-    except msgspec.ValidationError as error:
+        return msgspec.json.encode(msgspec.convert(text, field.type, strict=False))
+    except ValueError as error:
         raise OptionError(f"{name}: {error}.") from error
-    return msgspec.json.encode(value)
 
 
 def assemble(values: Mapping[str, bytes]) -> tuple[Options, list[str]]:
@@ -149,15 +148,16 @@ def assemble(values: Mapping[str, bytes]) -> tuple[Options, list[str]]:
             if name.startswith(TEXT_PREFIX):
                 text[name.removeprefix(TEXT_PREFIX)] = msgspec.json.decode(raw, type=str)
             elif name in known:
-                fields[name] = msgspec.json.decode(raw, type=known[name])
-        except msgspec.MsgspecError as error:
+                value = msgspec.json.decode(raw, type=known[name])
+                fields[name] = check_rule(value) if name == "naming" else value
+        except ValueError as error:
             complaints.append(f"{name}: {error}")
             if name == "protection":
                 fields[name] = "domain"
     return msgspec.convert({**fields, "text": text}, Options), complaints
 
 
-def _plain(text: str) -> str:
+def _truth(text: str) -> str:
     return {"on": "true", "yes": "true", "off": "false", "no": "false"}.get(text.lower(), text)
 
 

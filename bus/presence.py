@@ -53,7 +53,10 @@ async def wait_for_services(connection: Connection, site: str, names: Iterable[s
     """Returns when a copy of each service answers; waits as long as that takes."""
     wanted = set(names)
     while True:
-        with contextlib.suppress(nats.errors.Error):
+        try:
             wanted -= {copy.name for copy in await present(connection, site, _ROUND / 5)}
+        except nats.errors.Error:
+            # The line is down, and says so at once.
+            await asyncio.sleep(_ROUND / 5)
         if not wanted:
             return

@@ -7,6 +7,7 @@ all answers have reached the bus.
 """
 
 import asyncio
+import contextlib
 import re
 import secrets
 import time
@@ -38,6 +39,8 @@ RETRY_AFTER: Final = 0.5
 """Seconds after which a caller that was turned away should ask again."""
 LEAVE_TIMEOUT: Final = 20.0
 """Seconds that running questions get to end when the service leaves."""
+_CANCEL_TIMEOUT: Final = 1.0
+"""Seconds that a refused question gets to clean up."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
 _BACKLOG: Final = 65_536
@@ -188,17 +191,25 @@ class Service:
 
     async def leave(self, timeout: float = LEAVE_TIMEOUT) -> None:  # noqa: ASYNC109
         """Leaves the bus without losing a question; what still runs at the time-out is refused."""
-        if self._connection.is_connected:
-            leaving = (each.drain() for each in self._asked + self._watched)  # type: ignore[no-untyped-call]
-            await asyncio.gather(*leaving)
+        clock = asyncio.get_running_loop().time
+        end = clock() + timeout
+        try:
+            if self._connection.is_connected:
+                async with asyncio.timeout_at(end):
+                    leaving = (each.drain() for each in self._asked + self._watched)  # type: ignore[no-untyped-call]
+                    await asyncio.gather(*leaving)
+        except (nats.errors.Error, TimeoutError) as error:
+            # The line has gone down meanwhile, so that no question comes any more.
+            self._log.warning("the bus could not be told", error=type(error).__name__)
         if self._running:
-            await asyncio.wait(self._running, timeout=timeout)
+            await asyncio.wait(self._running, timeout=max(0.0, end - clock()))
         for task in self._running:
             task.cancel()
         if self._running:
-            await asyncio.wait(self._running)
+            await asyncio.wait(self._running, timeout=_CANCEL_TIMEOUT)
         if self._connection.is_connected:
-            await self._connection.flush()
+            with contextlib.suppress(nats.errors.Error):
+                await self._connection.flush()
 
     async def _answer(
         self,
@@ -211,6 +222,7 @@ class Service:
         try:
             reply = await self._reply(endpoint, handler, stats, message)
         except asyncio.CancelledError:
+            self._failed(stats, "overloaded")
             reply = _OVERLOADED
         stats.processing_time += time.perf_counter_ns() - began
         await self._send(message.reply, reply)
@@ -233,6 +245,7 @@ class Service:
                 self._failed(stats, "bad_machine")
                 return _OTHER_MACHINE
             answer = await handler(question, machine)
+            return (answer if isinstance(answer, bytes) else encode(answer)), None
         except Problem as problem:
             self._failed(stats, problem.code)
             return problem.wire()
@@ -240,7 +253,6 @@ class Service:
             self._failed(stats, "internal_error")
             self._log.exception("an endpoint failed", endpoint=endpoint.verb)
             return _FAILED
-        return (answer if isinstance(answer, bytes) else encode(answer)), None
 
     async def _send(self, to: str, reply: Reply) -> None:
         data, headers = reply

@@ -145,7 +145,8 @@ class Verifier:
             )
         except jwt.ExpiredSignatureError:
             raise Problem("session_expired") from None
-        except jwt.InvalidTokenError:
+        except (jwt.InvalidTokenError, ValueError, RecursionError):
+            # PyJWT lets the errors of decoding text and, before 2.11, of deep nesting through.
             raise Problem("login_required") from None
         try:
             said = msgspec.convert({"username": claims["name"], **claims}, Claims)

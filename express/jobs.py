@@ -10,9 +10,6 @@ from msgspec import Struct
 from express.database import MAX_ROWS, Row, Transaction, markers
 from express.tree import Folder, Job
 
-_EVERY: Final = (
-    "SELECT event_id, folder_id, COALESCE(name, ''), COALESCE(description, '') FROM event"
-)
 _TAGGED: Final = (
     "SELECT event_id, folder_id, COALESCE(name, ''), COALESCE(description, '') FROM event"
     " WHERE name LIKE ? ESCAPE '!'"
@@ -54,11 +51,6 @@ async def read_menu_rows(tx: Transaction, tag: str) -> MenuRows:
         folders=await read_folders(tx),
         filled=frozenset(row[0] for row in await tx.fetch(_UNTAGGED, like)),
     )
-
-
-async def read_jobs(tx: Transaction) -> list[Job]:
-    """Every job, in no order."""
-    return list(map(_job, await tx.fetch(_EVERY)))
 
 
 async def read_folders(tx: Transaction) -> list[Folder]:

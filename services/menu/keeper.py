@@ -13,10 +13,9 @@ from msgspec import Struct
 from bus.messages import Menu, MenuType, encode
 from bus.options import Options
 from bus.problems import Problem
-from express.tree import Folder, Job, JobTree
+from express.jobs import MenuRows
+from express.tree import JobTree
 from services.menu.builder import build
-
-Rows = tuple[list[Job], list[Folder]]
 
 FRESH: Final = 0.5
 """Seconds after which a menu that is asked for is read again behind the answer."""
@@ -43,18 +42,18 @@ class Built(Struct, frozen=True):
 
 
 class MenuKeeper:
-    """The menu of a site, from the rows that ``read`` brings."""
+    """The menu of a site, from the rows that ``read`` brings for a tag."""
 
     def __init__(
         self,
-        read: Callable[[], Awaitable[Rows]],
+        read: Callable[[str], Awaitable[MenuRows]],
         options: Callable[[], Options],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._read = read
         self._options = options
         self._clock = clock
-        self._rows: Rows | None = None
+        self._rows: MenuRows | None = None
         self._built: Built | None = None
         self._read_at = float("-inf")
         self._failed_at = float("-inf")
@@ -74,13 +73,15 @@ class MenuKeeper:
             Problem: ``deployment_server_unavailable`` when there is none to show.
         """
         asked = self._clock()
-        if not self._in_date(asked):
+        in_date = self._in_date(asked)
+        if not in_date:
             await self._catch_up(asked)
+            in_date = self._in_date(asked)
         elif asked - self._read_at > FRESH:
             self._renewal()
         if self._built is None:
             raise Problem("deployment_server_unavailable")
-        return self._built.fresh if self._in_date(asked) else self._built.stale
+        return self._built.fresh if in_date else self._built.stale
 
     def _in_date(self, asked: float) -> bool:
         return (
@@ -109,14 +110,14 @@ class MenuKeeper:
         began = self._clock()
         rows = self._rows
         try:
-            rows = await self._read()
+            rows = await self._read(self._options().tag)
         except Exception as error:  # noqa: BLE001 (whatever it is, the last menu stays)
             self._failed_at = self._clock()
             self._log.warning("the job tree cannot be read", error=str(error))
             began = self._read_at
         rules = _rules(self._options())
         if rows and (not self._built or rules != self._built.rules or rows != self._rows):
-            self._built = await asyncio.to_thread(_build, rows, rules)
+            self._built = await asyncio.to_thread(build_answers, rows, rules)
             self._rows = rows
         self._read_at = began
 
@@ -125,9 +126,9 @@ def _rules(options: Options) -> Rules:
     return Rules(options.tag, options.root_folder, options.menu_type)
 
 
-def _build(rows: Rows, rules: Rules) -> Built:
-    jobs, folders = rows
-    tree = JobTree(jobs, folders, rules.tag, rules.root_folder)
+def build_answers(rows: MenuRows, rules: Rules) -> Built:
+    """The menu of the rows, on the wire."""
+    tree = JobTree(rows.jobs, rows.folders, rules.tag, rules.root_folder, rows.filled)
     if not tree.root_found:
         structlog.get_logger("menu").error(
             "the root folder is not there, so the menu is empty", root_folder=rules.root_folder

@@ -11,9 +11,9 @@ from bus.names import name_rules, suggested_name
 from bus.sessions import Verifier
 from express import computers
 from express.database import Database
-from express.jobs import read_folders, read_jobs
+from express.jobs import MenuRows, read_menu_rows
 from express.layout_cache import LayoutCache
-from services.menu.keeper import MenuKeeper, Rows
+from services.menu.keeper import MenuKeeper
 from services.patience import PATIENCE, within
 from services.running import Program, Site
 
@@ -92,6 +92,6 @@ class Portal:
         await self._verifier.admit(asked.token, machine, self._site.options.current.protection)
         return await self._menus.show()
 
-    async def _read(self) -> Rows:
+    async def _read(self, tag: str) -> MenuRows:
         async with self._database.transaction() as transaction:
-            return await read_jobs(transaction), await read_folders(transaction)
+            return await read_menu_rows(transaction, tag)

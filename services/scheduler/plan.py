@@ -19,6 +19,10 @@ _LARGEST_ID: Final = 2**31 - 1
 """No job has a greater id: `event.event_id` is an SQL int, and what is no int fails the query."""
 
 
+MOST_JOBS: Final = 4000
+"""Most jobs of one item: their names must fit into one message of the bus."""
+
+
 class Wish(Protocol):
     """What a technician asked for."""
 
@@ -141,4 +145,6 @@ async def _jobs(transaction: Transaction, item_id: str, options: Options) -> lis
     found = JobTree(jobs, folders, options.tag, options.root_folder).jobs_of(item_id)
     if not found:
         raise Problem("unknown_item")
+    if len(found) > MOST_JOBS:
+        raise Problem("bad_request", f"This item stands for more than {MOST_JOBS} jobs.")
     return found

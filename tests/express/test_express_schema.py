@@ -7,7 +7,7 @@ import pytest
 
 from express.database import Database, DatabaseUnavailable, Transaction
 from express.dialects import Column, Dialect, column, meaning
-from express.jobs import read_folders, read_jobs
+from express.jobs import read_folders
 from express.schema import (
     create_embedded,
     examine,
@@ -15,6 +15,7 @@ from express.schema import (
     layout_of,
     read_layout,
 )
+from express.tree import Job
 
 pytestmark = pytest.mark.express
 
@@ -29,12 +30,17 @@ async def run(tx: Transaction, statements: Iterable[str]) -> None:
         await tx.execute(statement)
 
 
+async def every_job(tx: Transaction) -> list[Job]:
+    rows = await tx.fetch("SELECT event_id, folder_id, name, description FROM event")
+    return sorted(Job(*row) for row in rows)
+
+
 async def test_the_embedded_default_is_made_in_an_empty_database(empty_dsn: str) -> None:
     database = Database(empty_dsn, create=True)
     await create_embedded(database, sample=False)
     async with database.transaction() as tx:
         layout = await read_layout(tx)
-        assert await read_jobs(tx) == []
+        assert await every_job(tx) == []
         states = {finding.check: finding.state for finding in await examine(tx)}
     assert not layout.cannot_create
     assert not layout.cannot_schedule
@@ -45,7 +51,7 @@ async def test_the_embedded_default_is_made_in_an_empty_database(empty_dsn: str)
 
 async def test_the_sample_is_a_believable_job_tree(database: Database) -> None:
     async with database.transaction() as tx:
-        jobs, folders = await read_jobs(tx), await read_folders(tx)
+        jobs, folders = await every_job(tx), await read_folders(tx)
         assert (await tx.fetch("SELECT COUNT(*) FROM computer"))[0][0] == 5
         assert {finding.state for finding in await examine(tx)} == {"ok"}
     by_id = {folder.id: folder for folder in folders}
@@ -61,11 +67,11 @@ async def test_making_it_again_changes_nothing(empty_dsn: str) -> None:
     database = Database(empty_dsn, create=True)
     await create_embedded(database, sample=True)
     async with database.transaction() as tx:
-        before = sorted(await read_jobs(tx))
+        before = await every_job(tx)
         await tx.execute("DELETE FROM event WHERE event_id = ?", before[-1].id)
     await create_embedded(database, sample=True)
     async with database.transaction() as tx:
-        assert sorted(await read_jobs(tx)) == before[:-1]
+        assert await every_job(tx) == before[:-1]
     await database.close()
 
 

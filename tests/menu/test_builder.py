@@ -283,6 +283,17 @@ def test_the_jobs_that_are_needed_are_enough_to_know_an_item(case: Case) -> None
         assert case._replace(jobs=read).tree().jobs_of(id_) == whole.jobs_of(id_)
 
 
+@given(cases(), st.sampled_from(["flat", "folders"]))
+@settings(max_examples=100, deadline=None)
+def test_tagged_jobs_and_the_folders_of_the_others_are_enough_for_a_menu(
+    case: Case, type_: MenuType
+) -> None:
+    tagged = [job for job in case.jobs if case.tag.strip() in job.name]
+    filled = {job.folder_id for job in case.jobs if case.tag.strip() not in job.name}
+    some = JobTree(tagged, case.folders, case.tag, case.root_folder, filled)
+    assert build(some, type_) == build(case.tree(), type_)
+
+
 @given(cases(), st.randoms(use_true_random=False), st.sampled_from(["flat", "folders"]))
 @settings(max_examples=100, deadline=None)
 def test_a_menu_does_not_depend_on_the_order_of_the_rows(

@@ -9,9 +9,10 @@ import pytest
 from bus.messages import ItemEntry, Menu, decoder
 from bus.options import Options
 from express.database import DatabaseUnavailable
+from express.jobs import MenuRows
 from express.tree import Job
 from services.menu import keeper
-from services.menu.keeper import MenuKeeper, Rows
+from services.menu.keeper import MenuKeeper
 from tests.site import refused
 
 _menu = decoder(Menu)
@@ -30,13 +31,13 @@ class Tree:
         self.gone = False
         self.keeper = MenuKeeper(self._read, lambda: self.options, lambda: self.now)
 
-    async def _read(self) -> Rows:
+    async def _read(self, tag: str) -> MenuRows:
         self.reads += 1
         title = self.title
         await self.open.wait()
         if self.gone:
             raise DatabaseUnavailable("it is switched off")
-        return [Job(1, None, f"{title} (MI)", "")], []
+        return MenuRows([Job(1, None, f"{title} (MI)", "")], [], frozenset())
 
     async def show(self) -> tuple[str, bool]:
         """The title in the menu, and whether it may be out of date."""

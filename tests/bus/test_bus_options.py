@@ -1,0 +1,162 @@
+"""The options of a site: what operators type, what the bucket holds, what is in force."""
+
+import contextlib
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bus.options import (
+    DEFAULTS,
+    TEXT_PREFIX,
+    OptionError,
+    Options,
+    assemble,
+    meaning,
+    names,
+    parse,
+)
+from bus.texts import TEXTS
+
+GOOD: list[tuple[str, str, object]] = [
+    ("timeout", "10", 10),
+    ("timeout", " 0 ", 0),
+    ("idle_timeout", "300", 300),
+    ("menu_type", "folders", "folders"),
+    ("root_folder", "Deploy/Staff", "Deploy/Staff"),
+    ("root_folder", "17", "17"),
+    ("root_folder", "none", None),
+    ("tag", "[MI]", "[MI]"),
+    ("tag", "on", "on"),
+    ("may_rename", "off", False),
+    ("may_rename", "Yes", True),
+    ("may_rename", "false", False),
+    ("naming", "PC-%SERIAL%", "PC-%SERIAL%"),
+    ("name_max_length", "63", 63),
+    ("new_computer_group", "Off", "Off"),
+    ("shared_macs", "00:1B:21:AA:BB:CC, 001b21aabbdd", ("001b21aabbcc", "001b21aabbdd")),
+    ("shared_macs", "none", ()),
+    ("protection", "hash", "hash"),
+    ("detailed_logging", "on", True),
+]
+BAD: list[tuple[str, str]] = [
+    ("timeout", "-1"),
+    ("timeout", "86401"),
+    ("timeout", "soon"),
+    ("timeout", ""),
+    ("idle_timeout", "1.5"),
+    ("menu_type", "tree"),
+    ("tag", "   "),
+    ("tag", "x" * 33),
+    ("may_rename", "perhaps"),
+    ("naming", "%NOSUCH%"),
+    ("naming", "x" * 129),
+    ("name_max_length", "0"),
+    ("name_max_length", "64"),
+    ("new_computer_group", ""),
+    ("new_computer_group", "\udc80"),
+    ("shared_macs", "00:1b:21"),
+    ("protection", "server"),
+    ("protection", "domain"),
+    ("protection", "password"),
+    ("detailed_logging", "2"),
+    ("text", "{}"),
+    ("nosuch", "1"),
+    ("password_hash", "x"),
+    ("text.nosuch", "x"),
+    ("text.title", "two\nlines"),
+    ("text.title", "{server}"),
+    ("text.connecting", "{server"),
+    ("text.connecting", "{0.__class__}"),
+]
+
+
+@pytest.mark.parametrize(("name", "typed", "value"), GOOD)
+def test_what_an_operator_types_is_in_force_after_the_bucket(
+    name: str, typed: str, value: object
+) -> None:
+    options, complaints = assemble({name: parse(name, typed)})
+    assert getattr(options, name) == value
+    assert complaints == []
+
+
+@pytest.mark.parametrize(("name", "typed"), BAD)
+def test_a_value_that_does_not_fit_is_refused(name: str, typed: str) -> None:
+    with pytest.raises(OptionError):
+        parse(name, typed)
+
+
+@given(st.sampled_from([*names(), "nosuch"]), st.text(alphabet=st.characters(), max_size=40))
+@settings(max_examples=200)
+def test_whatever_is_typed_is_taken_or_refused_with_a_reason(name: str, typed: str) -> None:
+    with contextlib.suppress(OptionError):
+        assert assemble({name: parse(name, typed)})[1] == []
+
+
+@given(st.dictionaries(st.sampled_from([*names(), "text", "nosuch"]), st.binary(max_size=12)))
+@settings(max_examples=200)
+def test_whatever_the_bucket_holds_there_are_options_in_force(values: dict[str, bytes]) -> None:
+    options, complaints = assemble(values)
+    assert msgspec.convert(msgspec.to_builtins(options), Options) == options
+    for complaint in complaints:
+        name = complaint.partition(":")[0]
+        if name == "protection":
+            assert options.protection == "domain"
+        elif not name.startswith(TEXT_PREFIX):
+            assert getattr(options, name) == getattr(DEFAULTS, name)
+
+
+def test_every_option_that_can_be_shown_can_be_set_as_it_is() -> None:
+    for field in msgspec.structs.fields(Options):
+        if field.name == "text":
+            continue
+        value = getattr(DEFAULTS, field.name)
+        typed = "none" if value in {None, ()} else str(value)
+        assert assemble({field.name: parse(field.name, typed)}) == (DEFAULTS, [])
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_option_says_what_it_does(name: str) -> None:
+    assert meaning(name)
+
+
+def test_every_option_has_a_description_and_a_default_within_its_bounds() -> None:
+    for field in msgspec.structs.fields(Options):
+        info = msgspec.inspect.type_info(field.type)
+        assert isinstance(info, msgspec.inspect.Metadata), field.name
+        assert (info.extra_json_schema or {}).get("description"), field.name
+        value = msgspec.to_builtins(getattr(DEFAULTS, field.name))
+        assert msgspec.convert(value, field.type) == getattr(DEFAULTS, field.name)
+
+
+def test_a_naming_rule_that_cannot_be_followed_leaves_the_default_with_a_complaint() -> None:
+    options, complaints = assemble({"naming": b'"%NOSUCH%"'})
+    assert options.naming == DEFAULTS.naming
+    assert "NOSUCH" in complaints[0]
+
+
+@pytest.mark.parametrize("raw", [b"", b"hash", b'"HASH"', b"1", b'"\xff"'])
+def test_a_protection_that_cannot_be_read_stays_closed(raw: bytes) -> None:
+    options, complaints = assemble({"protection": raw, "timeout": b"9"})
+    assert options.protection == "domain"
+    assert options.timeout == 9
+    assert len(complaints) == 1
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_text_of_the_portal_is_one_line_that_an_operator_may_change(name: str) -> None:
+    usual = TEXTS[name]
+    assert usual == usual.strip()
+    assert usual.isprintable()
+    options, complaints = assemble({TEXT_PREFIX + name: parse(TEXT_PREFIX + name, usual)})
+    assert options.text == {name: usual}
+    assert complaints == []
+
+
+def test_a_changed_text_may_drop_its_fields() -> None:
+    assert parse("text.connecting", "Moment!") == b'"Moment!"'
+
+
+def test_shared_addresses_are_at_hand_as_a_set() -> None:
+    assert Options(shared_macs=("001b21aabbcc",)).shared == frozenset({"001b21aabbcc"})

