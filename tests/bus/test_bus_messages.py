@@ -21,6 +21,7 @@ from bus.messages import (
     Request,
     Schedule,
     Session,
+    ShowMenu,
     Welcome,
     decoder,
     encode,
