@@ -156,8 +156,8 @@ class _Run:
             _complain(self._words("request", request_id=outcome.request_id))
         else:
             self._say(headline(self._words, outcome))
-            for number, job in enumerate(outcome.jobs, 1):
-                self._say(f"  {number}. {job.name}")
+            for job in outcome.jobs:
+                self._say(f"  - {job.name}")
             if outcome.replaced:
                 self._say(self._words("scheduled_replaced", count=outcome.replaced))
         if self._settings.json:

@@ -46,7 +46,7 @@ async def test_an_item_is_scheduled_and_each_step_is_a_line(
         f"Request {wish.request_id}",
         "The request is safely kept and will be carried out. Waiting ...",
         "Scheduled for PC-0815",
-        "  1. Wipe disk",
+        "  - Wipe disk",
         "  2. Lay the image",
         "Jobs that were pending before and have been replaced: 2",
     ]
