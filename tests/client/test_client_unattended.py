@@ -47,7 +47,7 @@ async def test_an_item_is_scheduled_and_each_step_is_a_line(
         "The request is safely kept and will be carried out. Waiting ...",
         "Scheduled for PC-0815",
         "  - Wipe disk",
-        "  2. Lay the image",
+        "  - Lay the image",
         "Jobs that were pending before and have been replaced: 2",
     ]
 
