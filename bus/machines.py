@@ -13,18 +13,6 @@ _UUID = re.compile(r"[0-9a-f]{32}\Z")
 _MAC = re.compile(r"[0-9a-f]{12}\Z")
 _SAME = re.compile(r"(.)\1*\Z")
 
-_PLACEHOLDER_UUIDS: Final = frozenset(
-    {
-        "03000200040005000006000700080009",
-        "030201000504070608090a0b0c0d0e0f",
-        "12345678123456789012123456789012",
-        "12345678123412341234123456789abc",
-        "4c4c454400002010802080c04f202020",
-        "000102030405060708090a0b0c0d0e0f",
-    }
-)
-"""UUIDs that boards leave the factory with when nobody sets one; in either byte order."""
-
 _PLACEHOLDER_TEXTS: Final = frozenset(
     {
         "to be filled by o.e.m.",
@@ -64,7 +52,13 @@ _PLACEHOLDER_TEXTS: Final = frozenset(
         "sernum0",
         "ssn12345678901234567",
         "type1 - serial number",
+        "sn-12345",
+        "sn-1234567890",
+        "sys-1234567890",
+        "eval",
+        "iatpass",
         "0123456789",
+        "12345",
         "123456789",
         "1234567890",
         "12345678",
@@ -74,6 +68,18 @@ _PLACEHOLDER_TEXTS: Final = frozenset(
         "0123456789abcdef",
     }
 )
+
+
+_PLACEHOLDER_MACS: Final = frozenset(
+    {
+        "444553540000",  # dial-up adapters of old Windows
+        "505054503030",  # PPTP
+        "005056c00001",  # VMware's own adapters on every host
+        "005056c00008",
+        "020054554e01",
+    }
+)
+"""Addresses that many machines have alike."""
 
 
 class Identity(Struct, frozen=True, kw_only=True):
@@ -105,14 +111,26 @@ def swap_uuid(uuid: str) -> str:
     )  # fmt: skip
 
 
+_FACTORY_UUIDS: Final = (
+    "03000200040005000006000700080009",
+    "030201000504070608090a0b0c0d0e0f",
+    "123456781234567890abcddeefaabbcc",
+    "6ab5b300538d10149fb5b0684d007b53",
+    "4c4c454400002010802080c04f202020",
+)
+"""UUIDs that boards leave the factory with when nobody sets one."""
+_PLACEHOLDER_UUIDS: Final = frozenset(
+    order for uuid in _FACTORY_UUIDS for order in (uuid, swap_uuid(uuid))
+)
+
+
 def normal_uuid(text: str | None) -> str | None:
     """A UUID as 32 lower-case hexadecimal digits, or None for what identifies nothing."""
     if not text:
         return None
     uuid = text.strip().strip("{}").replace("-", "").lower()
-    if not _UUID.match(uuid) or _SAME.match(uuid) or uuid[:2] * 16 == uuid:
-        return None
-    if uuid in _PLACEHOLDER_UUIDS or swap_uuid(uuid) in _PLACEHOLDER_UUIDS:
+    # All zeros, all Fs and their kind are one octet, over and over.
+    if not _UUID.match(uuid) or uuid[:2] * 16 == uuid or uuid in _PLACEHOLDER_UUIDS:
         return None
     return uuid
 
@@ -134,7 +152,7 @@ def normal_mac(text: str | None) -> str | None:
     if not text:
         return None
     mac = text.strip().translate({ord(c): None for c in ":-. "}).lower()
-    if not _MAC.match(mac) or _SAME.match(mac):
+    if not _MAC.match(mac) or _SAME.match(mac) or mac in _PLACEHOLDER_MACS:
         return None
     # The lowest bit of the first octet marks a group address (IEEE 802), which no card has.
     return None if int(mac[:2], 16) & 1 else mac
