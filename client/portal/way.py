@@ -158,7 +158,7 @@ class Way:
             except Problem as problem:
                 left = problem.details.attempts_left
                 message = plain(problem.message)
-                if problem.code == "locked_out":
+                if problem.code == "locked_out" or left == 0:
                     await self._ask(
                         LockedScreen(self._title(), self._words, problem.details.retry_after),
                         idle=REFUSED,

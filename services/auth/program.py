@@ -17,7 +17,7 @@ from bus.service import RETRY_AFTER
 from bus.sessions import Signer
 from bus.waiting import end
 from services.auth.passwords import OLD, Passwords
-from services.auth.tries import Tries
+from services.auth.tries import LOCKED_FOR, Tries
 from services.running import Site
 
 
@@ -90,7 +90,8 @@ class Door:
             self._log.error("the site is protected by a password that nobody has set")
         if known is None or not await self._passwords.verify(known, password):
             self._log.warning("login failed", machine=machine, attempts_left=left)
-            raise Problem("login_failed", details=Details(attempts_left=left))
+            wait = None if left else LOCKED_FOR
+            raise Problem("login_failed", details=Details(attempts_left=left, retry_after=wait))
         await self._tries.forget(machine)
         if known.startswith(OLD):
             # An old hash has served once; whoever changed the password meanwhile is right.
