@@ -253,6 +253,29 @@ async def test_a_cancelled_caller_leaves_the_pool_whole(dsn: str) -> None:
 # SQLite.
 
 
+async def test_statements_of_sqlite_survive_that_their_callers_are_cancelled(
+    sqlite_template: Path, tmp_path: Path
+) -> None:
+    path = shutil.copy(sqlite_template, tmp_path / "express.db")
+    database = Database(sqlite_dsn(path), size=3)
+    many = "SELECT a.event_id, a.name, b.name FROM event a, event b"
+
+    async def ask() -> None:
+        async with database.transaction() as tx:
+            while True:
+                await tx.fetch(many)
+
+    for number in range(300):
+        asking = [asyncio.create_task(ask()) for _ in range(3)]
+        await asyncio.sleep(0.002 + number % 10 / 2000)
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+    async with asyncio.timeout(HANGS), database.transaction() as tx:
+        assert len(await tx.fetch(many)) == 42 * 42
+    await database.close()
+
+
 async def test_a_sqlite_file_that_is_missing_is_not_made(tmp_path: Path) -> None:
     database = Database(sqlite_dsn(tmp_path / "missing.db"))
     with pytest.raises(DatabaseUnavailable):
