@@ -12,8 +12,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from concurrent.futures import Executor, Future
 from contextlib import (
     AbstractAsyncContextManager,
+    AbstractContextManager,
     AsyncExitStack,
     asynccontextmanager,
+    nullcontext,
     suppress,
 )
 from datetime import datetime
@@ -41,6 +43,10 @@ MAX_MARKERS: Final = 2000
 
 _CLOSING: Final = 2.0
 """Seconds that `Database.close` waits for connections to end."""
+
+SQLITE_GATE: Final = threading.Lock()
+"""Held while a connection to SQLite opens or closes: its driver keeps them all in one list, which
+it changes without a lock of its own (libsqliteodbc 0.9998), so that a process could crash."""
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -71,6 +77,11 @@ def sqlite_dsn(path: Path) -> str:
     return f"Driver=SQLite3;Database={text};JournalMode=WAL;Timeout=5000;FKSupport=1"
 
 
+def is_sqlite(dsn: str) -> bool:
+    """Whether a connection string names a driver of SQLite."""
+    return re.search(r"(?i)driver\s*=\s*\{?[^;]*sqlite", dsn) is not None
+
+
 def markers(count: int) -> str:
     """The markers of ``count`` values, for an IN list or one row."""
     return ", ".join("?" * count)
@@ -87,9 +98,11 @@ class _Lane(Executor):
     """One daemon thread that does what it is given, in order.
 
     The standard pool's threads are joined when the process ends, so one that hangs would hang it.
+    What it does is done within ``gate``.
     """
 
     def __init__(self) -> None:
+        self.gate: AbstractContextManager[object] = nullcontext()
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         threading.Thread(target=self._serve, name="odbc", daemon=True).start()
 
@@ -100,7 +113,8 @@ class _Lane(Executor):
             if not future.set_running_or_notify_cancel():
                 return
             try:
-                result = fn(*args, **kwargs)
+                with self.gate:
+                    result = fn(*args, **kwargs)
             except BaseException as error:  # noqa: BLE001 - whoever waits for the future gets it
                 future.set_exception(error)
             else:
@@ -155,6 +169,8 @@ class _Connection:
         async with AsyncExitStack() as undo:
             lane = _Lane()
             undo.callback(lane.shutdown)
+            if is_sqlite(dsn):
+                lane.gate = SQLITE_GATE
             odbc = await aioodbc.connect(
                 dsn=dsn, executor=lane, timeout=math.ceil(login_timeout), after_created=keep
             )
@@ -171,6 +187,7 @@ class _Connection:
                 await odbc.commit()
             raw = await asyncio.get_running_loop().run_in_executor(lane, connection.cursor)
             undo.pop_all()
+        lane.gate = nullcontext()
         return cls(lane, odbc, raw, dialect, f"{name} {version}")
 
     async def check(self) -> None:
@@ -190,6 +207,8 @@ class _Connection:
             # Its statements end by themselves: no server is there to hang.
             if interrupt and self.dialect != "sqlite":
                 await self._interrupt()
+            if self.dialect == "sqlite":
+                self.lane.gate = SQLITE_GATE
             with suppress(pyodbc.Error):
                 await self.odbc.close()
         finally:
@@ -377,7 +396,7 @@ class Database:
         pyodbc.pooling = False
         secret = _SECRET.search(dsn)
         self._secret = secret[1] if secret else ""
-        file = not create and re.search(r"(?i)driver\s*=\s*\{?[^;]*sqlite", dsn)
+        file = not create and is_sqlite(dsn)
         self._dsn = f"{dsn.rstrip(';')};NoCreat=1" if file else dsn
         self._size = size
         self._connect_timeout = connect_timeout

@@ -44,7 +44,7 @@ from bus.option_store import LiveOptions, OptionStore
 from bus.options import PASSWORD, parse
 from bus.problems import RETRIABLE, Code, Problem
 from bus.sessions import Verifier
-from express.database import Database
+from express.database import SQLITE_GATE, Database
 from express.layout_cache import LayoutCache
 from services.auth.passwords import Passwords
 from services.running import Program, Site
@@ -200,7 +200,8 @@ class Express:
     @contextmanager
     def busy(self, machine: Machine) -> Iterator[None]:
         """Somebody else holds what a request of this machine needs, as a slow transaction would."""
-        connection = pyodbc.connect(self.dsn, autocommit=False, timeout=5)
+        with SQLITE_GATE:
+            connection = pyodbc.connect(self.dsn, autocommit=False, timeout=5)
         try:
             connection.execute(
                 "INSERT INTO ii_lock (lock_key) VALUES (?)", f"machine:{machine_key(machine)}"
@@ -210,15 +211,18 @@ class Express:
             # The server may have crashed meanwhile, and the transaction with it.
             with suppress(pyodbc.Error):
                 connection.rollback()
-            connection.close()
+            with SQLITE_GATE:
+                connection.close()
 
     @contextmanager
     def _connected(self) -> Iterator[Any]:
-        connection = pyodbc.connect(self.dsn, autocommit=True, timeout=5)
+        with SQLITE_GATE:
+            connection = pyodbc.connect(self.dsn, autocommit=True, timeout=5)
         try:
             yield connection
         finally:
-            connection.close()
+            with SQLITE_GATE:
+                connection.close()
 
 
 def _rows(connection: Any, statement: str, *values: object) -> Rows:

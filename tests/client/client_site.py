@@ -209,7 +209,10 @@ class Site:
             raise Problem("locked_out", details=Details(retry_after=290.0))
         if question.password != self.password:
             self.tries -= 1
-            raise Problem("login_failed", details=Details(attempts_left=self.tries))
+            wait = None if self.tries else 290.0
+            raise Problem(
+                "login_failed", details=Details(attempts_left=self.tries, retry_after=wait)
+            )
         token = f"token-{len(self.logins)}"
         self.tokens.add(token)
         return Session(token=token, expires_at=datetime.now(UTC) + timedelta(hours=1))
