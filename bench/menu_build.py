@@ -20,7 +20,8 @@ from bench.harness import Figure, MeasureError, Reach, Rounds, Say, middle, mill
 from bench.trees import fill, large_tree
 from bus.contract import SHOW
 from bus.messages import MenuType
-from express.database import Database, sqlite_dsn
+from express.connection import sqlite_dsn
+from express.database import Database
 from express.jobs import read_menu_rows
 from services.menu.keeper import Rules, build_answers
 

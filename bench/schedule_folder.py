@@ -25,7 +25,8 @@ from bench.harness import Figure, MeasureError, Reach, Rounds, Say, middle, mill
 from bench.trees import fill
 from bus.messages import Machine, Request
 from bus.options import DEFAULTS
-from express.database import Database, sqlite_dsn
+from express.connection import sqlite_dsn
+from express.database import Database
 from express.layout_cache import LayoutCache
 from express.tree import Folder, Job
 from services.scheduler.carrying import carry_out

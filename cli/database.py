@@ -11,7 +11,8 @@ from cyclopts import App
 from bus.problems import Problem
 from cli.fail import CommandError
 from cli.target import database
-from express.database import Database, DatabaseUnavailable
+from express.connection import DatabaseUnavailable
+from express.database import Database
 from express.schema import create_embedded, install_own_tables
 
 app = App(name="database", help="Prepare the deployment server's database.")

@@ -20,7 +20,8 @@ from bus.presence import present
 from bus.problems import Problem
 from cli.fail import WRONG, WrongUseError
 from cli.target import Address, Target, database, find
-from express.database import Database, DatabaseUnavailable
+from express.connection import DatabaseUnavailable
+from express.database import Database
 from express.jobs import read_folders
 from express.schema import Finding, examine
 from express.tree import JobTree

@@ -21,7 +21,8 @@ from bus.waiting import unless
 from cli.embedded import Ready, announced, default_folder
 from cli.fail import CommandError, WrongUseError
 from cli.supervisor import Supervisor
-from express.database import Database, sqlite_dsn
+from express.connection import sqlite_dsn
+from express.database import Database
 from express.schema import create_embedded
 
 SERVICES: Final = ("menu", "auth", "scheduler")

@@ -6,14 +6,8 @@ from typing import Final
 from bus.machines import Identity, normal_mac, normal_text, normal_uuid, swap_uuid
 from bus.messages import ComputerRef, Machine
 from bus.problems import Problem
-from express.database import (
-    MAX_ROWS,
-    DatabaseUnavailable,
-    Transaction,
-    Value,
-    WriteConflict,
-    markers,
-)
+from express.connection import DatabaseUnavailable
+from express.database import MAX_ROWS, Transaction, Value, WriteConflict, markers
 from express.dialects import KEYS
 from express.matching import Candidate, match, unshared
 from express.schema import Layout

@@ -1,35 +1,23 @@
 """Connections to the deployment server's database that are checked, bounded and timed.
 
-Every connection has a thread of its own, so that one that hangs holds up nobody else; the number of
-threads is bounded, and no caller waits longer than the time-outs say, whatever the database does.
+Every connection has a thread of its own (`express/connection.py`), so that one that hangs holds up
+nobody else; the number of threads is bounded, and no caller waits longer than the time-outs say,
+whatever the database does.
 """
 
 import asyncio
-import math
 import re
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import Executor, Future
-from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
-    AsyncExitStack,
-    asynccontextmanager,
-    nullcontext,
-    suppress,
-)
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from itertools import chain
-from pathlib import Path
-from queue import SimpleQueue
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, TypeVar
 
-import aioodbc
 import pyodbc
-from aioodbc.cursor import Cursor
 
 from bus.problems import Problem
-from express.dialects import Column, Dialect, column, dialect_of, meaning
+from express.connection import DatabaseUnavailable, OdbcConnection, end_late, is_sqlite
+from express.dialects import Column, Dialect, column, meaning
 
 Value = str | int | float | datetime | None
 """What can be bound to a statement's marker."""
@@ -44,196 +32,17 @@ MAX_MARKERS: Final = 2000
 _CLOSING: Final = 2.0
 """Seconds that `Database.close` waits for connections to end."""
 
-SQLITE_GATE: Final = threading.Lock()
-"""Held while a connection to SQLite opens or closes: its driver keeps them all in one list, which
-it changes without a lock of its own (libsqliteodbc 0.9998), so that a process could crash."""
-
 _T = TypeVar("_T")
-_P = ParamSpec("_P")
 _SECRET = re.compile(r"(?i)(?:PWD|Password)\s*=\s*(\{(?:[^}]|\}\})*\}|[^;]*)")
-
-
-class DatabaseUnavailable(Problem):
-    """The database did not answer in time, or not at all; ``reason`` is for the log."""
-
-    def __init__(self, reason: str, message: str | None = None) -> None:
-        super().__init__("deployment_server_unavailable", message)
-        self.reason = reason
 
 
 class WriteConflict(Exception):
     """Another transaction was in the way (deadlock, lock, unique key): this one may be repeated."""
 
 
-def sqlite_dsn(path: Path) -> str:
-    """The connection string of a SQLite file.
-
-    Raises:
-        ValueError: the path holds what no connection string can hold.
-    """
-    text = str(path.absolute())
-    if any(c in text for c in ";{}\0"):
-        raise ValueError(f"no database can stand at {text!r}: a path without ; {{ }} is needed")
-    return f"Driver=SQLite3;Database={text};JournalMode=WAL;Timeout=5000;FKSupport=1"
-
-
-def is_sqlite(dsn: str) -> bool:
-    """Whether a connection string names a driver of SQLite."""
-    return re.search(r"(?i)driver\s*=\s*\{?[^;]*sqlite", dsn) is not None
-
-
 def markers(count: int) -> str:
     """The markers of ``count`` values, for an IN list or one row."""
     return ", ".join("?" * count)
-
-
-def _known(dbms_name: str) -> Dialect:
-    dialect = dialect_of(dbms_name)
-    if dialect is None:
-        raise DatabaseUnavailable(f"{dbms_name} is no database server known here")
-    return dialect
-
-
-class _Lane(Executor):
-    """One daemon thread that does what it is given, in order.
-
-    The standard pool's threads are joined when the process ends, so one that hangs would hang it.
-    What it does is done within ``gate``.
-    """
-
-    def __init__(self) -> None:
-        self.gate: AbstractContextManager[object] = nullcontext()
-        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        threading.Thread(target=self._serve, name="odbc", daemon=True).start()
-
-    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> "Future[_T]":
-        future: Future[_T] = Future()
-
-        def work() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                with self.gate:
-                    result = fn(*args, **kwargs)
-            except BaseException as error:  # noqa: BLE001 - whoever waits for the future gets it
-                future.set_exception(error)
-            else:
-                future.set_result(result)
-
-        self._work.put(work)
-        return future
-
-    def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:
-        """Ends the thread after what it has been given; never waits for it."""
-        self._work.put(None)
-
-    def _serve(self) -> None:
-        while (work := self._work.get()) is not None:
-            work()
-            # Nothing of a finished call may live on here: it may be the last to hold a connection.
-            del work
-
-
-class _Connection:
-    """One ODBC connection, its one cursor, and the lane that all of its calls run in."""
-
-    def __init__(
-        self,
-        lane: _Lane,
-        odbc: aioodbc.Connection,
-        raw: pyodbc.Cursor,
-        dialect: Dialect,
-        version: str,
-    ) -> None:
-        self.lane = lane
-        self.odbc = odbc
-        self.cursor = Cursor(raw, odbc)
-        self.dialect: Dialect = dialect
-        self.version = version
-        self.idle_since = 0.0
-        self._raw = raw
-
-    @classmethod
-    async def open(cls, dsn: str, login_timeout: float, statement_timeout: float) -> "_Connection":
-        """Connects and tells the server how long a statement may take.
-
-        Raises:
-            pyodbc.Error: the driver could not connect.
-            DatabaseUnavailable: what answers is none of the servers known here.
-        """
-        raws: list[pyodbc.Connection] = []
-
-        async def keep(raw: pyodbc.Connection) -> None:
-            raws.append(raw)
-
-        async with AsyncExitStack() as undo:
-            lane = _Lane()
-            undo.callback(lane.shutdown)
-            if is_sqlite(dsn):
-                lane.gate = SQLITE_GATE
-            odbc = await aioodbc.connect(
-                dsn=dsn, executor=lane, timeout=math.ceil(login_timeout), after_created=keep
-            )
-            undo.push_async_callback(odbc.close)
-            name = str(await odbc.getinfo(pyodbc.SQL_DBMS_NAME))
-            version = str(await odbc.getinfo(pyodbc.SQL_DBMS_VER))
-            dialect = _known(name)
-            connection = raws.pop()
-            if dialect == "mssql":
-                connection.timeout = math.ceil(statement_timeout)
-            elif dialect == "postgres":
-                milliseconds = math.ceil(statement_timeout * 1000)
-                await odbc.execute(f"SET statement_timeout = {milliseconds}")
-                await odbc.commit()
-            raw = await asyncio.get_running_loop().run_in_executor(lane, connection.cursor)
-            undo.pop_all()
-        lane.gate = nullcontext()
-        return cls(lane, odbc, raw, dialect, f"{name} {version}")
-
-    async def check(self) -> None:
-        """Asks for a sign of life."""
-        await self.cursor.execute("SELECT 1")
-        await self.cursor.fetchall()
-        await self.odbc.rollback()
-
-    async def close(self, *, interrupt: bool) -> None:
-        """Ends the connection in its own thread, for as long as that takes.
-
-        With ``interrupt`` the statement that still runs is cancelled first, so that the server
-        lets go of what it locked.
-        """
-        try:
-            # SQLite's driver frees what it is working on when another thread cancels, and crashes.
-            # Its statements end by themselves: no server is there to hang.
-            if interrupt and self.dialect != "sqlite":
-                await self._interrupt()
-            if self.dialect == "sqlite":
-                self.lane.gate = SQLITE_GATE
-            with suppress(pyodbc.Error):
-                await self.odbc.close()
-        finally:
-            # aioodbc's finaliser would close a connection that still hangs from the event loop's
-            # thread, and hang that too. Without its last reference the driver's object ends in
-            # the lane's thread, once the call that holds it returns.
-            self.odbc._conn = None
-            self.lane.shutdown()
-
-    async def _interrupt(self) -> None:
-        helper = _Lane()
-        cancelled = helper.submit(self._raw.cancel)
-        helper.shutdown()
-        # Awaited, since no driver bears to be closed in the middle of this.
-        with suppress(pyodbc.Error):
-            await asyncio.wrap_future(cancelled)
-
-
-async def _end_late(opening: "asyncio.Task[_Connection]") -> None:
-    """Ends a connection that nobody waits for any more, once it stands, if it ever does."""
-    try:
-        connection = await opening
-    except (pyodbc.Error, DatabaseUnavailable):
-        return
-    await connection.close(interrupt=False)
 
 
 class Transaction:
@@ -243,7 +52,7 @@ class Transaction:
     statement that the database refuses. After any of them the transaction can only be rolled back.
     """
 
-    def __init__(self, connection: _Connection, timeout: float) -> None:
+    def __init__(self, connection: OdbcConnection, timeout: float) -> None:
         self._connection = connection
         self._timeout = timeout
         self._failure: Exception | None = None
@@ -404,7 +213,7 @@ class Database:
         self._wait_timeout = wait_timeout
         self._trusted_idle = trusted_idle
         self._free = asyncio.Semaphore(size)
-        self._idle: list[_Connection] = []
+        self._idle: list[OdbcConnection] = []
         self._lanes = 0
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -443,7 +252,7 @@ class Database:
         finally:
             self._check_in(connection, sound=sound, interrupt=tx.running)
 
-    async def _check_out(self) -> _Connection:
+    async def _check_out(self) -> OdbcConnection:
         if self._closed:
             raise DatabaseUnavailable("the pool is closed")
         try:
@@ -459,7 +268,7 @@ class Database:
             self._free.release()
             raise
 
-    def _check_in(self, connection: _Connection, *, sound: bool, interrupt: bool) -> None:
+    def _check_in(self, connection: OdbcConnection, *, sound: bool, interrupt: bool) -> None:
         self._free.release()
         if sound and not self._closed:
             connection.idle_since = asyncio.get_running_loop().time()
@@ -467,7 +276,7 @@ class Database:
         else:
             self._discard(connection, interrupt=interrupt)
 
-    async def _idle_one(self) -> _Connection | None:
+    async def _idle_one(self) -> OdbcConnection | None:
         """An idle connection that lives, or None."""
         while self._idle:
             connection = self._idle.pop()
@@ -488,8 +297,8 @@ class Database:
                 return connection
         return None
 
-    async def _new_one(self) -> _Connection:
-        opening: asyncio.Task[_Connection] | None = None
+    async def _new_one(self) -> OdbcConnection:
+        opening: asyncio.Task[OdbcConnection] | None = None
         try:
             async with asyncio.timeout(self._connect_timeout):
                 # Those that are being ended may hang, and each of them keeps a thread.
@@ -497,12 +306,12 @@ class Database:
                     await asyncio.wait(self._ending, return_when=asyncio.FIRST_COMPLETED)
                 self._lanes += 1
                 opening = asyncio.create_task(
-                    _Connection.open(self._dsn, self._connect_timeout, self._statement_timeout)
+                    OdbcConnection.open(self._dsn, self._connect_timeout, self._statement_timeout)
                 )
                 return await asyncio.shield(opening)
         except BaseException as error:
             if opening is not None:
-                self._end(_end_late(opening))
+                self._end(end_late(opening))
             if isinstance(error, pyodbc.Error):
                 reason = self._without_secret(str(error.args[-1]))
                 raise DatabaseUnavailable(reason) from None
@@ -511,7 +320,7 @@ class Database:
                 raise DatabaseUnavailable(reason) from None
             raise
 
-    def _discard(self, connection: _Connection, *, interrupt: bool) -> None:
+    def _discard(self, connection: OdbcConnection, *, interrupt: bool) -> None:
         self._end(connection.close(interrupt=interrupt))
 
     def _discard_idle(self) -> None:

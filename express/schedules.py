@@ -6,7 +6,8 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from express.database import DatabaseUnavailable, Transaction
+from express.connection import DatabaseUnavailable
+from express.database import Transaction
 from express.schema import Layout
 
 _LOCK: Final = "INSERT INTO ii_lock (lock_key) VALUES (?)"

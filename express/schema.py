@@ -11,7 +11,8 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from express.database import Database, DatabaseUnavailable, Transaction
+from express.connection import DatabaseUnavailable
+from express.database import Database, Transaction
 from express.dialects import DDL, Column, Dialect
 
 Owner = Literal["hardware", "computer"]

@@ -9,7 +9,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,9 +20,11 @@ from typing import Any
 import pyodbc
 import pytest
 
-from express.database import Database, sqlite_dsn
+from express.connection import sqlite_dsn
+from express.database import Database
 from express.dialects import Dialect
 from express.schema import create_embedded
+from tests.buses import free_port
 
 MSSQL = os.environ.get("IMAGEINVOKER_TEST_MSSQL", "")
 KINDS: list[Dialect] = ["sqlite", "postgres", *(["mssql"] if MSSQL else [])]  # type: ignore[list-item]
@@ -32,13 +33,6 @@ _TABLES = (
     "event_schedule", "nics", "hardware", "computer", "computer_group", "event", "event_folder",
     "ii_request", "ii_lock",
 )  # fmt: skip
-
-
-def free_port() -> int:
-    """A TCP port of the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class PostgresServer:

@@ -44,7 +44,8 @@ from bus.option_store import LiveOptions, OptionStore
 from bus.options import PASSWORD, parse
 from bus.problems import RETRIABLE, Code, Problem
 from bus.sessions import Verifier
-from express.database import SQLITE_GATE, Database
+from express.connection import SQLITE_GATE
+from express.database import Database
 from express.layout_cache import LayoutCache
 from services.auth.passwords import Passwords
 from services.running import Program, Site

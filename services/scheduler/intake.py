@@ -16,7 +16,7 @@ from nats.js import JetStreamContext
 from bus import subjects
 from bus.messages import AskStatus, Details, Outcome, Request, Schedule, decoder, encode
 from bus.options import Options
-from bus.problems import Problem
+from bus.problems import RETRIABLE, Problem
 from bus.service import RETRY_AFTER
 from bus.sessions import Verifier
 from express import schedules
@@ -67,15 +67,9 @@ class Intake:
         claims = await self._verifier.admit(asked.token, machine, options.protection)
         now = datetime.now(UTC)
         digest = digest_of(asked)
-        try:
-            record = await self._judge(asked, options, now)
-        except Problem:
-            # What is kept already is carried out or rejected, but not refused any more.
-            if not await self._kept(asked.request_id, machine):
-                raise
-        else:
-            if record:
-                return _same(record, machine, digest)
+        record = await self._record_or_judgement(asked, machine, options, now)
+        if record:
+            return _same(record, machine, digest)
         request = Request(
             request_id=asked.request_id,
             site=self._site.name,
@@ -108,6 +102,27 @@ class Intake:
                 raise
             return kept
         raise Problem("unknown_request")
+
+    async def _record_or_judgement(
+        self, asked: Schedule, machine: str, options: Options, now: datetime
+    ) -> Record | None:
+        """The record of a request that is done; None for one that may be kept, or is.
+
+        Raises:
+            Problem: why a new request is refused.
+        """
+        try:
+            return await self._judge(asked, options, now)
+        except Problem as problem:
+            # What is kept already is carried out or rejected, but not refused any more.
+            if await self._kept(asked.request_id, machine):
+                return None
+            # What is not kept may have been done while it was judged.
+            if problem.code not in RETRIABLE:
+                record = await self._record_of(asked.request_id)
+                if record:
+                    return record
+            raise
 
     async def _judge(self, asked: Schedule, options: Options, now: datetime) -> Record | None:
         """The record of a request that is done; of another, whether there is nothing against it."""

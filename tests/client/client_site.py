@@ -2,16 +2,10 @@
 
 import asyncio
 import re
-import shutil
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -56,51 +50,6 @@ NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 
 Asked = TypeVar("Asked", bound=FromMachine)
 Answered = TypeVar("Answered")
-
-
-class BusServer:
-    """A real nats-server of our own, ended by its own process id."""
-
-    def __init__(self, scratch: Path, port: int | None = None) -> None:
-        self._scratch = scratch
-        self.port = port or free_port()
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"nats://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        program = shutil.which("nats-server", path=str(Path(sys.executable).parent))
-        assert program, "the nats-server of the wheel is missing"
-        self._process = subprocess.Popen(
-            [program, "-a", "127.0.0.1", "-p", str(self.port)],
-            cwd=self._scratch,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 0.2).close()
-            except OSError:
-                time.sleep(0.01)
-            else:
-                return
-        raise AssertionError("nats-server did not start")
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
-            self._process.wait(10)
-            self._process = None
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def welcome(site: str = "main", **changes: object) -> Welcome:

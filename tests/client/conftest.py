@@ -5,7 +5,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from client_site import MACHINE, BusServer, Site, site_name
+from client_site import MACHINE, Site, site_name
+
+from tests.buses import BusServer
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,11 @@
 import asyncio
 
 from client_portal import at_portal
-from client_site import MACHINE, BusServer, Site, welcome
+from client_site import MACHINE, Site, welcome
 
 from bus.machines import machine_key
 from bus.problems import Problem
+from tests.buses import BusServer
 
 
 async def test_an_unused_countdown_is_shown_by_the_second_and_passes_by(site: Site) -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from client_portal import Technician, at_portal
-from client_site import MACHINE, BusServer, Site, until, welcome
+from client_site import MACHINE, Site, until, welcome
 from textual import events
 from textual.worker import WorkerFailed
 
@@ -13,6 +13,7 @@ from bus.problems import Problem
 from client.portal.app import Portal
 from client.portal.login import Credentials
 from client.settings import Settings
+from tests.buses import BusServer
 
 
 async def picks_the_first(technician: Technician) -> None:

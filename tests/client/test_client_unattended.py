@@ -8,13 +8,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from client_site import BusServer, Site, items, menu, welcome
+from client_site import Site, items, menu, welcome
 
 from bus.messages import Machine, Outcome
 from bus.problems import Problem
 from client.main import run
 from client.settings import Settings
 from client.unattended import first_line, is_piped
+from tests.buses import BusServer
 
 
 @pytest.fixture

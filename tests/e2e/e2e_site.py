@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -115,13 +114,6 @@ class Site:
             columns=columns,
             rows=rows,
         )
-
-
-def free_port() -> int:
-    """A port on which nothing answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 OpenPortal = Callable[..., Terminal]

@@ -7,7 +7,8 @@ import uuid
 import pytest
 
 from bus.messages import Machine
-from tests.e2e.e2e_site import OpenPortal, Site, free_port
+from tests.buses import free_port
+from tests.e2e.e2e_site import OpenPortal, Site
 
 ESCAPE = "\x1b"
 ENTER = "\r"

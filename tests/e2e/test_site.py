@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from bus.messages import Machine, Outcome, decoder
-from tests.e2e.e2e_site import COMMAND, Site, free_port
+from tests.buses import free_port
+from tests.e2e.e2e_site import COMMAND, Site
 from tests.terminal import Terminal
 
 PC = Machine(uuid="5E1F7A64-3B0C-4D2E-9A8B-0C1D2E3F4A5B", serial="5CG1234XYZ")

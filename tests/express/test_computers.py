@@ -8,7 +8,8 @@ from bus.machines import identity
 from bus.messages import ComputerRef, Machine
 from bus.problems import Problem
 from express.computers import candidates_query, create, find, group_id, named, rename
-from express.database import Database, DatabaseUnavailable, Transaction, WriteConflict
+from express.connection import DatabaseUnavailable
+from express.database import Database, Transaction, WriteConflict
 from express.dialects import Dialect
 from express.schedules import lock
 from express.schema import read_layout

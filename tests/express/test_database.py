@@ -14,15 +14,11 @@ import pyodbc
 import pytest
 
 from bus.problems import Problem
-from express.database import (
-    Database,
-    DatabaseUnavailable,
-    Transaction,
-    WriteConflict,
-    sqlite_dsn,
-)
+from express.connection import DatabaseUnavailable, sqlite_dsn
+from express.database import Database, Transaction, WriteConflict
 from express.dialects import Dialect
-from tests.databases import PostgresServer, free_port
+from tests.buses import free_port
+from tests.databases import PostgresServer
 
 HANGS = 10.0
 """Seconds after which a call that should have been given up is taken to hang."""

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Iterable
 
 import pytest
 
-from express.database import Database, DatabaseUnavailable, Transaction
+from express.connection import DatabaseUnavailable
+from express.database import Database, Transaction
 from express.dialects import Column, Dialect, column, meaning
 from express.jobs import read_folders
 from express.schema import (

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from express.database import Database, DatabaseUnavailable, Transaction, WriteConflict
+from express.connection import DatabaseUnavailable
+from express.database import Database, Transaction, WriteConflict
 from express.dialects import Dialect
 from express.schedules import (
     Record,

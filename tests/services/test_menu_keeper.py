@@ -8,7 +8,7 @@ import pytest
 
 from bus.messages import ItemEntry, Menu, decoder
 from bus.options import Options
-from express.database import DatabaseUnavailable
+from express.connection import DatabaseUnavailable
 from express.jobs import MenuRows
 from express.tree import Job
 from services.menu import keeper
