@@ -23,6 +23,8 @@ app = App(
     help="Show and change the options of a site; every change is in force at once, everywhere.",
 )
 
+AsJson = Annotated[bool, Parameter(negative="")]
+
 _LONGEST_PASSWORD = 1024
 
 
@@ -32,7 +34,7 @@ def show(
     *,
     target: Target | None = None,
     texts: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: AsJson = False,
 ) -> int:
     """Show the options in force, and what each is for.
 
@@ -69,7 +71,7 @@ def show(
 
 
 @app.command(name="set")
-def set_(name: str, value: str, *, target: Target | None = None) -> int:
+def set_(name: str, value: str, *, target: Target | None = None, json: AsJson = False) -> int:
     """Change one option.
 
     Examples:
@@ -86,6 +88,8 @@ def set_(name: str, value: str, *, target: Target | None = None) -> int:
         Its name, as `options show` lists it.
     value
         Its value; yes and no for true and false, `none` for no root folder, lists with commas.
+    json
+        For programs: an object of the name and the value.
     """
     address = find(target)
     parsed = _parsed(name, value)
@@ -97,7 +101,7 @@ def set_(name: str, value: str, *, target: Target | None = None) -> int:
         await store.write(name, parsed)
 
     talk(address, write)
-    sys.stdout.write(f"{address.site}: {name} = {_plain(parsed)}\n")
+    _tell({name: parsed}, address, as_json=json)
     return 0
 
 
@@ -146,12 +150,19 @@ def password(*, target: Target | None = None) -> int:
 
 
 @app.command(name="import")
-def import_(file: Path, *, target: Target | None = None) -> int:
+def import_(file: Path, *, target: Target | None = None, json: AsJson = False) -> int:
     """Take over the options file of an old installation (menu_options.ini).
 
     What is understood is in force at once; what is not is named, and then the exit status is 1.
 
     Example: imageinvoker options import menu_options.ini
+
+    Parameters
+    ----------
+    file
+        The old installation's file.
+    json
+        For programs: an object of the names and values that were taken over.
     """
     address = find(target)
     try:
@@ -166,9 +177,10 @@ def import_(file: Path, *, target: Target | None = None) -> int:
             await store.write(name, value)
 
     talk(address, write)
-    for name, value in old.values.items():
-        shown = "(taken over)" if name == options.PASSWORD else _plain(value)
-        sys.stdout.write(f"{address.site}: {name} = {shown}\n")
+    shown = {name: value for name, value in old.values.items() if name != options.PASSWORD}
+    if options.PASSWORD in old.values:
+        shown["password"] = b'"taken over"'
+    _tell(shown, address, as_json=json)
     for complaint in old.not_understood:
         sys.stderr.write(f"not understood: {complaint}\n")
     return 1 if old.not_understood else 0
@@ -202,6 +214,16 @@ def _read_password() -> str:
     if not secret or len(secret) > _LONGEST_PASSWORD:
         raise WrongUseError(f"A password has 1 to {_LONGEST_PASSWORD} characters.")
     return secret
+
+
+def _tell(values: dict[str, bytes], address: Address, *, as_json: bool) -> None:
+    """Says what has been set; ``values`` are JSON."""
+    if as_json:
+        decoded = {name: msgspec.json.decode(value) for name, value in values.items()}
+        sys.stdout.write(msgspec.json.encode(decoded).decode() + "\n")
+        return
+    for name, value in values.items():
+        sys.stdout.write(f"{address.site}: {name} = {_plain(value)}\n")
 
 
 def _rows(current: options.Options, *, with_texts: bool) -> dict[str, object]:

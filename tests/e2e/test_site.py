@@ -34,7 +34,8 @@ def test_a_site_says_where_it_answers_and_ends_clean(idle_site: Site, how: signa
 
 def test_what_was_scheduled_and_set_stays_over_a_restart(idle_site: Site) -> None:
     idle_site.start()
-    assert idle_site.run("options", "set", "timeout", "7").returncode == 0
+    set_ = idle_site.run("options", "set", "timeout", "7", "--json")
+    assert (set_.returncode, json.loads(set_.stdout)) == (0, {"timeout": 7})
     done = idle_site.run(
         "client", "--machine", idle_site.machine_file(PC), "--item", "Exam Mode", "--json"
     )
