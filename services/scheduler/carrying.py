@@ -82,6 +82,8 @@ async def _write(transaction: Transaction, layout: Layout, plan: Plan, request: 
                 await computers.rename(transaction, computer_id, plan.name)
     if plan.new_name:
         await schedules.unlock(transaction, name_lock)
+    # A machine that is known by two keys, as by its UUID and by its serial number, has two locks.
+    await schedules.lock(transaction, f"computer:{computer_id}")
     replaced = await schedules.replace_pending(
         transaction,
         layout,
@@ -89,6 +91,7 @@ async def _write(transaction: Transaction, layout: Layout, plan: Plan, request: 
         [job.id for job in plan.jobs],
         await schedules.start_time(transaction, request.start_at),
     )
+    await schedules.unlock(transaction, f"computer:{computer_id}")
     old_name = plan.computer.name if plan.computer else None
     return Outcome(
         request_id=request.request_id,

@@ -408,6 +408,23 @@ async def test_of_two_machines_that_want_one_name_at_once_one_gets_it(
     assert len(express.tables("event_schedule")["event_schedule"]) == 20
 
 
+async def test_a_machine_known_by_two_keys_at_once_gets_the_jobs_of_one_request(
+    url: str, name: str, dsn: str, express: Express, site: Asker
+) -> None:
+    by_uuid, by_serial = Machine(uuid=STAFF_0117.uuid), Machine(serial=STAFF_0117.serial)
+    async with running(url, name, scheduler(dsn)):
+        for _ in range(15):
+            outcomes = await asyncio.gather(
+                site.schedule(by_uuid, DESKTOP), site.schedule(by_serial, LAPTOP)
+            )
+            await asyncio.gather(
+                site.settled(by_uuid, outcomes[0].request_id),
+                site.settled(by_serial, outcomes[1].request_id),
+            )
+            jobs = [[job.id for job in outcome.jobs] for outcome in outcomes]
+            assert express.scheduled("STAFF-0117") in jobs
+
+
 async def test_a_request_touches_no_other_computer(site: Asker, express: Express) -> None:
     chance = random.Random(20260504)
     machines = [STAFF_0117, *map(new_machine, range(5))]
