@@ -108,18 +108,21 @@ class MenuKeeper:
 
     async def _renew(self) -> None:
         began = self._clock()
-        rows = self._rows
+        rules = _rules(self._options())
         try:
-            rows = await self._read(self._options().tag)
+            rows = await self._read(rules.tag)
+            await self._build(rows, rules)
+            self._read_at = began
         except Exception as error:  # noqa: BLE001 (whatever it is, the last menu stays)
             self._failed_at = self._clock()
-            self._log.warning("the job tree cannot be read", error=str(error))
-            began = self._read_at
-        rules = _rules(self._options())
-        if rows and (not self._built or rules != self._built.rules or rows != self._rows):
+            self._log.warning("the menu cannot be renewed", error=str(error))
+            if self._rows:
+                await self._build(self._rows, rules)
+
+    async def _build(self, rows: MenuRows, rules: Rules) -> None:
+        if self._built is None or rules != self._built.rules or rows != self._rows:
             self._built = await asyncio.to_thread(build_answers, rows, rules)
             self._rows = rows
-        self._read_at = began
 
 
 def _rules(options: Options) -> Rules:
