@@ -11,6 +11,8 @@ from bus.messages import Machine
 from bus.problems import Problem
 from express.matching import Candidate, match
 
+pytestmark = pytest.mark.express
+
 UUIDS = [f"{n:08x}aaaa4bbb8cccddddeeee{n:04x}" for n in (0x11223344, 0x55667788)]
 UUIDS.append(swap_uuid(UUIDS[0]))
 SERIALS = ["sn-one", "SN-ONE", "sn-two"]

@@ -19,6 +19,8 @@ from express.computers import candidates_query, details_query
 from express.dialects import DDL, Dialect
 from express.schema import Layout, Owner, statements
 
+pytestmark = pytest.mark.express
+
 DIALECTS: dict[Dialect, str] = {"sqlite": "sqlite", "postgres": "postgres", "mssql": "tsql"}
 PACKAGE = Path(express.__file__).parent
 _VERB = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|MERGE|WITH|CREATE|ALTER|DROP|SET|EXEC)\b")
