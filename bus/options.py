@@ -77,7 +77,6 @@ class Options(Struct, frozen=True, kw_only=True):
 
 
 DEFAULTS: Final = Options()
-SUPPORTED_PROTECTION: Final = ("none", "hash")
 
 
 class OptionError(ValueError):

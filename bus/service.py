@@ -26,7 +26,7 @@ from bus.connection import Connection
 from bus.contract import Endpoint, FromMachine
 from bus.machines import machine_key
 from bus.messages import Details, encode
-from bus.problems import Problem
+from bus.problems import CODE_HEADER, Problem
 
 Asked = TypeVar("Asked", bound=FromMachine)
 Answered = TypeVar("Answered")
@@ -131,7 +131,13 @@ class Service:
         version: str,
         description: str,
         limit: int = LIMIT,
+        detailed: Callable[[], bool] = lambda: False,
     ) -> None:
+        """Makes a copy that is not on the bus yet.
+
+        ``limit`` bounds the questions answered side by side; while ``detailed`` says so, each
+        question is logged.
+        """
         if not _NAME.match(name):
             raise ValueError(f"{name!r} is no service name (ADR-32: letters, digits, _ and -)")
         self.id: Final = secrets.token_hex(11)
@@ -141,6 +147,7 @@ class Service:
         self._version = version
         self._description = description
         self._limit = limit
+        self._detailed = detailed
         self._started = datetime.now(UTC)
         self._stats: list[EndpointStats] = []
         self._receivers: list[tuple[str, Callable[[Msg], Coroutine[None, None, None]]]] = []
@@ -224,7 +231,18 @@ class Service:
         except asyncio.CancelledError:
             self._failed(stats, "overloaded")
             reply = _OVERLOADED
-        stats.processing_time += time.perf_counter_ns() - began
+        took = time.perf_counter_ns() - began
+        stats.processing_time += took
+        # Asked first, since even a line that is dropped costs more than reading a question.
+        if self._detailed():
+            self._log.debug(
+                "a question was answered",
+                endpoint=endpoint.verb,
+                machine=subjects.machine_of(message.subject),
+                problem=reply[1] and reply[1][CODE_HEADER],
+                size=len(reply[0]),
+                milliseconds=round(took / 1e6, 2),
+            )
         await self._send(message.reply, reply)
 
     async def _reply(

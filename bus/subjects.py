@@ -20,6 +20,9 @@ KEYS = "imaging_keys"
 TRIES = "imaging_tries"
 """Bucket of the failed logins: ``<site>.<machine>``."""
 
+DEFAULT_SITE = "main"
+"""The site that is meant where nobody names one."""
+
 _ROOT = "imaging"
 _SITE = re.compile(r"[a-z0-9-]{1,32}\Z")
 

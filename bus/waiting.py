@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Final
+from typing import Final, TypeVar
 
-_AGAIN: Final = 1.0
+_AGAIN: Final = 0.1
 """Seconds after which a task that has not ended is cancelled again."""
+
+
+Result = TypeVar("Result")
 
 
 async def unless(told: asyncio.Event, work: Coroutine[None, None, None]) -> bool:
@@ -23,8 +26,8 @@ async def unless(told: asyncio.Event, work: Coroutine[None, None, None]) -> bool
     return True
 
 
-async def end(task: asyncio.Task[None]) -> None:
-    """Cancels a task and returns when it has ended; its result is the caller's to look at.
+async def end(task: "asyncio.Future[Result]") -> None:
+    """Cancels what still runs and returns when it has ended; what it came to is the caller's.
 
     It is cancelled more than once if need be: ``asyncio.wait_for`` of Python 3.11, on which nats-py
     relies, loses a cancellation that comes in the same moment as what it waited for.
@@ -32,3 +35,6 @@ async def end(task: asyncio.Task[None]) -> None:
     while not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=_AGAIN)
+    if not task.cancelled():
+        # Looked at once, so that asyncio does not report a failure that nobody waits for.
+        task.exception()

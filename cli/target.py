@@ -7,11 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from bus.subjects import valid_site
+from bus.subjects import DEFAULT_SITE, valid_site
 from cli.embedded import running_site
 from cli.fail import WrongUseError
-
-DEFAULT_SITE = "main"
 
 
 @Parameter(name="*")

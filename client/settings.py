@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from bus.subjects import valid_site
+from bus.subjects import DEFAULT_SITE, valid_site
 
-DEFAULT_SITE: Final = "main"
 LONGEST_TIMEOUT: Final = 86_400
 """Seconds in a day, the longest countdown there is."""
 

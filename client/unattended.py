@@ -14,13 +14,13 @@ import msgspec
 from bus.connection import BusUnavailableError
 from bus.messages import Machine, Outcome, Schedule, Welcome, encode
 from bus.problems import RETRIABLE, Problem
+from bus.waiting import end
 from client.identity import this_machine
 from client.items import item_called
 from client.journey import NEEDS_LOGIN, Journey, Notice
 from client.outcomes import headline
 from client.settings import Settings, shown
 from client.status import DONE, NO_SERVER, REFUSED
-from client.tasks import end
 from client.words import Words, plain
 
 _USUAL_PATIENCE: Final = 60

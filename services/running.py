@@ -40,6 +40,7 @@ class Site(Struct, frozen=True):
             name=name,
             version=__version__,
             description=description,
+            detailed=lambda: self.options.current.detailed_logging,
         )
 
 

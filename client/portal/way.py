@@ -11,6 +11,7 @@ import msgspec
 from bus.connection import BusUnavailableError
 from bus.messages import ItemEntry, Menu, Outcome, ProblemBody, Schedule, Session, Welcome
 from bus.problems import Problem
+from bus.waiting import end
 from client.identity import this_machine
 from client.journey import NEEDS_LOGIN, Journey, Notice
 from client.portal.app import Portal
@@ -24,7 +25,6 @@ from client.portal.scheduling import SchedulingScreen
 from client.portal.waiting import WaitingScreen
 from client.settings import shown
 from client.status import DONE, NO_SERVER, REFUSED
-from client.tasks import end
 from client.words import Words, plain
 
 _MOMENT: Final = 0.2

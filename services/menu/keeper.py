@@ -123,6 +123,7 @@ class MenuKeeper:
         if self._built is None or rules != self._built.rules or rows != self._rows:
             self._built = await asyncio.to_thread(build_answers, rows, rules)
             self._rows = rows
+            self._log.debug("the menu was built", size=len(self._built.fresh))
 
 
 def _rules(options: Options) -> Rules:

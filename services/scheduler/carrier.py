@@ -143,12 +143,14 @@ class Carrier:
             self._log.error("a request cannot be read", subject=message.subject)
             await self._keep_rejected(message.subject, message.data)
             return None
+        log = self._log.bind(request=request.request_id)
         if not await self._is_first(message):
+            log.debug("a request waits for an earlier one of its machine")
             return _TURN
+        log.debug("a request is taken", delivery=message.metadata.num_delivered)
         outcome = await self._carry_out(message, request)
-        self._log.info(
+        log.info(
             "request done",
-            request=request.request_id,
             state=outcome.state,
             computer=outcome.computer.name if outcome.computer else None,
             jobs=len(outcome.jobs),

@@ -116,6 +116,28 @@ def test_the_doctor_says_what_to_do_where_nothing_runs(idle_site: Site) -> None:
     assert "IMAGEINVOKER_DATABASE" in nothing.stdout
 
 
+def test_detailed_logging_is_switched_while_the_services_run(site: Site) -> None:
+    def lines_of_one_deployment() -> set[str]:
+        before = len((site.folder / "log").read_text().splitlines())
+        done = site.run("client", "--machine", site.machine_file(PC), "--item", "Exam Mode")
+        assert done.returncode == 0, done.stderr
+        lines = (site.folder / "log").read_text().splitlines()[before:]
+        return {
+            f"{line['event']} {line.get('endpoint', '')}".strip()
+            for line in map(json.loads, filter(lambda line: line.startswith("{"), lines))
+        }
+
+    detail = {
+        "a question was answered welcome", "a question was answered show",
+        "a question was answered schedule", "a request is taken",
+    }  # fmt: skip
+    assert not detail & lines_of_one_deployment()
+    site.run("options", "set", "detailed_logging", "on")
+    assert detail <= lines_of_one_deployment()
+    site.run("options", "set", "detailed_logging", "off")
+    assert not detail & lines_of_one_deployment()
+
+
 def test_an_unattended_machine_gets_its_jobs_and_its_status_tells(site: Site) -> None:
     machine = site.machine_file(PC)
     done = site.run(

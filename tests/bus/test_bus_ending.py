@@ -2,7 +2,7 @@
 
 import asyncio
 
-from client.tasks import end
+from bus.waiting import end
 
 
 async def test_a_task_that_forgets_a_cancellation_is_ended_all_the_same() -> None:
