@@ -38,11 +38,22 @@ _STREAMS: Final = (
         max_age=30 * _DAY,
         duplicate_window=_DUPLICATE_WINDOW,
     ),
+    StreamConfig(
+        name=subjects.EVENTS,
+        subjects=[subjects.event("*")],
+        description="What happened",
+        storage=StorageType.FILE,
+        max_age=90 * _DAY,
+        duplicate_window=_DUPLICATE_WINDOW,
+    ),
 )
 _BUCKETS: Final = (
     KeyValueConfig(bucket=subjects.OPTIONS, description="Options of the sites", history=5),
     KeyValueConfig(bucket=subjects.KEYS, description="Public keys of sessions", ttl=2 * _DAY),
     KeyValueConfig(bucket=subjects.TRIES, description="Failed logins", ttl=_DAY),
+    KeyValueConfig(bucket=subjects.ACCOUNTS, description="Accounts of the sites"),
+    KeyValueConfig(bucket=subjects.TECHNICIANS, description="Who has signed in"),
+    KeyValueConfig(bucket=subjects.ACCESS, description="Who may deploy what", history=5),
 )
 
 _REREAD: Final = 30.0

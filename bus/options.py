@@ -64,9 +64,62 @@ class Options(Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(max_length=10_000, description="hardware addresses that identify nothing"),
     ] = ()
-    protection: Annotated[Protection, Meta(description="none or hash (one shared password)")] = (
-        "none"
-    )
+    protection: Annotated[
+        Protection,
+        Meta(
+            description="none, hash (one shared password), server (accounts of this site) or "
+            "domain (Active Directory)"
+        ),
+    ] = "none"
+    administrators: Annotated[
+        str | None,
+        Meta(max_length=256, description="the group whose members may deploy everything"),
+    ] = "ImageInvoker Administrators"
+    session_lifetime: Annotated[
+        int, Meta(ge=60, le=_DAY, description="seconds that a technician stays signed in")
+    ] = 3600
+    tries_per_machine: Annotated[
+        int, Meta(ge=1, le=100, description="failed sign-ins at one machine that lock it")
+    ] = 3
+    tries_per_account: Annotated[
+        int, Meta(ge=1, le=100, description="failed sign-ins to one account that lock it")
+    ] = 10
+    tries_per_address: Annotated[
+        int,
+        Meta(ge=1, le=1000, description="failed sign-ins from one network address that lock it"),
+    ] = 30
+    tries_window: Annotated[
+        int, Meta(ge=1, le=_DAY, description="seconds that a failed sign-in counts")
+    ] = 600
+    lock_time: Annotated[
+        int,
+        Meta(ge=1, le=_DAY, description="seconds of a first lock; each further one is doubled"),
+    ] = 60
+    trust_request_info: Annotated[
+        bool,
+        Meta(description="count failed sign-ins by the network address the bus tells of a client"),
+    ] = False
+    domain: Annotated[
+        str | None,
+        Meta(max_length=255, description="DNS name of the Active Directory domain (lab.example)"),
+    ] = None
+    domain_controllers: Annotated[
+        tuple[str, ...],
+        Meta(
+            max_length=32,
+            description="domain controllers: HOST (LDAPS) or ldap://HOST (StartTLS); else by DNS",
+        ),
+    ] = ()
+    domain_ca: Annotated[
+        str | None,
+        Meta(
+            max_length=1024,
+            description="file, beside the auth service, of the CA of the domain controllers",
+        ),
+    ] = None
+    send_domain_passwords_in_clear_text: Annotated[
+        bool, Meta(description="ldap:// without TLS: whoever listens reads the passwords")
+    ] = False
     detailed_logging: Annotated[bool, Meta(description="log every step")] = False
     text: Annotated[dict[str, str], Meta(description="texts of the portal, changed")] = {}
 

@@ -11,6 +11,9 @@ REQUESTS = "IMAGING_REQUESTS"
 REJECTED = "IMAGING_REJECTED"
 """Stream of requests that were rejected, whole, kept for replay."""
 
+EVENTS = "IMAGING_EVENTS"
+"""Stream of what happened: ``imaging.<site>.event.<machine>.<kind>``."""
+
 OPTIONS = "imaging_options"
 """Bucket of the options, one key an option: ``<site>.<option>``."""
 
@@ -18,7 +21,16 @@ KEYS = "imaging_keys"
 """Bucket of the public keys that sessions are verified with: ``<site>.<key id>``."""
 
 TRIES = "imaging_tries"
-"""Bucket of the failed logins: ``<site>.<machine>``."""
+"""Bucket of the failed logins: ``<site>.<machine, account or address>.<its key>``."""
+
+ACCOUNTS = "imaging_accounts"
+"""Bucket of a site's own accounts, with the hashes of their passwords: ``<site>.<account>``."""
+
+TECHNICIANS = "imaging_technicians"
+"""Bucket of who has signed in, and in which groups they are: ``<site>.<protection>.<account>``."""
+
+ACCESS = "imaging_access"
+"""Bucket of the access rules: ``<site>.<rule>``."""
 
 DEFAULT_SITE = "main"
 """The site that is meant where nobody names one."""
@@ -50,6 +62,11 @@ def request(site: str, machine: str = "*") -> str:
 def rejected(site: str, machine: str = "*") -> str:
     """Where a rejected request is kept in the stream ``IMAGING_REJECTED``."""
     return f"{_ROOT}.{site}.rejected.{machine}"
+
+
+def event(site: str, machine: str = "*", kind: str = "*") -> str:
+    """Where an event is kept in the stream ``IMAGING_EVENTS``."""
+    return f"{_ROOT}.{site}.event.{machine}.{kind}"
 
 
 def carrier(site: str) -> str:
