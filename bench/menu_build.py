@@ -18,12 +18,13 @@ from aioodbc.cursor import Cursor
 
 from bench.harness import Figure, MeasureError, Reach, Rounds, Say, middle, milliseconds
 from bench.trees import fill, large_tree
+from bus.access import ALL_RIGHTS
 from bus.contract import SHOW
 from bus.messages import MenuType
 from express.connection import sqlite_dsn
 from express.database import Database
 from express.jobs import read_menu_rows
-from services.menu.keeper import Rules, build_answers
+from services.menu.edition import Edition, Rules
 
 _ROUNDS: Final = 21
 _KINDS: Final[tuple[MenuType, ...]] = ("flat", "folders")
@@ -59,7 +60,7 @@ async def _compare(dsn: str, say: Say) -> float:
                 async with database.transaction() as transaction:
                     rows = await read_menu_rows(transaction, rules.tag)
                 read = time.perf_counter() - began
-                answer = build_answers(rows, rules).fresh
+                answer = Edition(rows, rules).build(ALL_RIGHTS).fresh
                 built = time.perf_counter() - began
                 if number:  # The first time warms up the database's pages and the code.
                     rounds[kind].add(built, fetched)

@@ -8,12 +8,14 @@ answer is no. Who is in the administrators' group may do everything.
 
 import hashlib
 import re
-from typing import Final, Literal
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Final, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from bus.messages import decoder
-from bus.technicians import folded
+from bus.technicians import Technician, folded
 
 Effect = Literal["allow", "deny"]
 
@@ -21,7 +23,7 @@ EVERYTHING: Final = "all"
 """The target of a rule for the whole job tree."""
 
 _WHO: Final = re.compile(r"(user|group):\s*(\S.*)\Z", re.DOTALL)
-_WHAT: Final = re.compile(r"all\Z|(?:job|folder):(?:0|-?[1-9][0-9]{0,18})\Z")
+_WHAT: Final = re.compile(r"\A(?:all|(?:job|folder):(?:0|-?[1-9][0-9]{0,18}))\Z")
 _LONGEST: Final = 256
 
 
@@ -29,11 +31,12 @@ class Rule(Struct, frozen=True, kw_only=True):
     """One access rule, as the bucket ``imaging_access`` keeps it.
 
     ``who`` is ``user:<name>`` or ``group:<name>``, ``what`` is ``job:<id>``, ``folder:<id>`` or
-    ``all``. There is one rule for each pair of them.
+    ``all``. There is one rule for each pair of them. What is read and is none of these is refused:
+    an unreadable rule may be the one that denies.
     """
 
-    who: str
-    what: str
+    who: Annotated[str, Meta(pattern=r"\A(user|group):\s*\S")]
+    what: Annotated[str, Meta(pattern=_WHAT.pattern)]
     effect: Effect
 
 
@@ -57,3 +60,115 @@ def make_rule(who: str, what: str, effect: Effect) -> Rule:
 def rule_key(rule: Rule) -> str:
     """The key of a rule in the bucket, without the site: one for each pair of who and what."""
     return hashlib.sha256(f"{folded(rule.who)}\0{rule.what}".encode()).hexdigest()[:32]
+
+
+class Rights(Struct, frozen=True):
+    """What somebody may deploy; equal for all to whom rules of the same effect apply.
+
+    With ``everything`` there is nothing to ask. Else ``whole`` is whether a job may be deployed of
+    which nothing nearer says anything, and ``folders`` and ``jobs`` are what is said of some: pairs
+    of an id and whether it is allowed. Sets, for they remember their hash: rights are looked up.
+    """
+
+    everything: bool = False
+    whole: bool = False
+    folders: frozenset[tuple[int, bool]] = frozenset()
+    jobs: frozenset[tuple[int, bool]] = frozenset()
+
+
+ALL_RIGHTS: Final = Rights(everything=True)
+"""The rights of administrators, and of everybody where nobody has to say who they are."""
+
+
+class Decision(Struct, frozen=True):
+    """Whether a job may be deployed, and why.
+
+    ``rules`` are those that decide: of the nearest level of which any rule speaks, the denying ones
+    if there are any, else the allowing ones. There are none where nothing is said, nor for an
+    ``administrator``, who needs none.
+    """
+
+    permitted: bool
+    rules: tuple[Rule, ...] = ()
+    administrator: bool = False
+
+
+class Judge:
+    """Tells for one technician which rules decide; one that is None is known to nobody."""
+
+    def __init__(
+        self, rules: Iterable[Rule], technician: Technician | None, administrators: str | None
+    ) -> None:
+        """Takes all rules of the site, and the name of the administrators' group if it has one."""
+        self._administrator = _is_administrator(technician, administrators)
+        self._winning = _winning(rules, technician)
+
+    def speaks_of(self, what: str) -> bool:
+        """Whether any rule for this technician is one for ``what``."""
+        return what in self._winning
+
+    def decision(self, levels: Iterable[str]) -> Decision:
+        """The decision on a job, told by its levels, the nearest first.
+
+        These are the job itself, its folder, the folder above and so on (``job:7``, ``folder:3``,
+        ``folder:1``), and ``all`` at the end. Levels of which no rule speaks may be left out.
+        """
+        if self._administrator:
+            return Decision(permitted=True, administrator=True)
+        rules = next((self._winning[level] for level in levels if level in self._winning), ())
+        return Decision(permitted=bool(rules) and rules[0].effect == "allow", rules=rules)
+
+
+def rights_of(
+    rules: Iterable[Rule], technician: Technician | None, administrators: str | None
+) -> Rights:
+    """The rights that the rules of a site give to a technician.
+
+    None is one who is not known, and has no rights at all. ``administrators`` is the name of their
+    group, None if the site has none.
+    """
+    if _is_administrator(technician, administrators):
+        return ALL_RIGHTS
+    effects = {
+        what: winners[0].effect == "allow" for what, winners in _winning(rules, technician).items()
+    }
+    return Rights(
+        whole=effects.get(EVERYTHING, False),
+        folders=_said("folder:", effects),
+        jobs=_said("job:", effects),
+    )
+
+
+def jobs_in(rules: Iterable[Rule]) -> frozenset[int]:
+    """The ids of the jobs that rules name; whoever applies rules must know where these jobs are."""
+    return frozenset(id_ for id_, _ in _said("job:", {rule.what: True for rule in rules}))
+
+
+def _said(kind: str, effects: Mapping[str, bool]) -> frozenset[tuple[int, bool]]:
+    return frozenset(
+        (int(what.removeprefix(kind)), allowed)
+        for what, allowed in effects.items()
+        if what.startswith(kind)
+    )
+
+
+def _is_administrator(technician: Technician | None, administrators: str | None) -> bool:
+    group = folded(administrators or "")
+    return bool(group) and technician is not None and group in map(folded, technician.groups)
+
+
+def _winning(rules: Iterable[Rule], technician: Technician | None) -> dict[str, tuple[Rule, ...]]:
+    """The rules that apply to a technician and win on their level, by what they are for."""
+    if technician is None:
+        return {}
+    names = {("user", folded(technician.name))}
+    names.update(("group", folded(group)) for group in technician.groups)
+    applying: defaultdict[str, list[Rule]] = defaultdict(list)
+    for rule in rules:
+        kind, _, name = rule.who.partition(":")
+        if (kind, folded(name)) in names:
+            applying[rule.what].append(rule)
+    return {
+        what: tuple(rule for rule in found if rule.effect == "deny") or tuple(found)
+        for what, found in applying.items()
+    }

@@ -132,12 +132,18 @@ class Mirror:
         if self._task:
             await end(self._task)
 
-    async def fetch(self, key: str) -> bytes | None:
-        """A key as the bucket holds it now, for who knows of one the watch has not shown yet."""
+    async def fetch(self, key: str) -> None:
+        """Takes a key as the bucket holds it now: for who knows that the watch may be behind.
+
+        Raises:
+            nats.errors.Error: the line is down.
+        """
         bucket = await self._stream.key_value(self._bucket)
+        found: dict[str, bytes] = {}
         with contextlib.suppress(nats.js.errors.KeyNotFoundError):
-            return (await bucket.get(subjects.site_key(self._site, key))).value
-        return None
+            entry = await bucket.get(subjects.site_key(self._site, key))
+            found[key] = entry.value or b""
+        self._take({name: value for name, value in self._values.items() if name != key} | found)
 
     async def _follow(self) -> None:
         attempt = 0

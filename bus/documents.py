@@ -8,16 +8,18 @@ Schema (2020-12) of each message, and an AsyncAPI 3.0 description of the whole.
 
 import argparse
 import inspect
+import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, get_args
 
 import msgspec
 from msgspec import Struct
 
 from bus import subjects
 from bus.contract import ENDPOINTS
+from bus.events import Event, Kind
 from bus.messages import ProblemBody, Request
 from bus.problems import CATALOGUE, CODE_HEADER, RETRIABLE, TEXT_HEADER, Code, Problem
 
@@ -57,6 +59,10 @@ _PARAMETERS: Final[Json] = {
         "and 16 digits of the serial number's SHA-256; else `mac` and the first hardware address.",
         "examples": ["4c4c4544004235108052b4c04f4d3132", "mac525400123456"],
     },
+    "kind": {
+        "description": "What happened.",
+        "enum": list(get_args(Kind)),
+    },
 }
 
 
@@ -78,7 +84,8 @@ class Question(Protocol):
 class _Stream(Struct, frozen=True):
     name: str
     channel: str
-    subject: Callable[[str, str], str]
+    address: str
+    message: type[Struct]
     description: str
     kept: str
     taken: str | None
@@ -89,7 +96,8 @@ _STREAMS: Final = (
     _Stream(
         subjects.REQUESTS,
         "request",
-        subjects.request,
+        subjects.request("{site}", "{machine}"),
+        Request,
         "Accepted requests that are still to be carried out, a work queue.",
         "The scheduler keeps a request before it answers `accepted`.",
         "One copy of the scheduler carries it out; it leaves the stream with its outcome recorded.",
@@ -97,9 +105,20 @@ _STREAMS: Final = (
     _Stream(
         subjects.REJECTED,
         "rejected",
-        subjects.rejected,
+        subjects.rejected("{site}", "{machine}"),
+        Request,
         "Rejected requests, whole, kept for replay.",
         "The scheduler keeps a request that could not be carried out.",
+        None,
+    ),
+    _Stream(
+        subjects.EVENTS,
+        "event",
+        subjects.event("{site}", "{machine}", "{kind}"),
+        Event,
+        "What happened, kept for the audit, for dashboards and mail. The machine is `-` in events "
+        "of what an operator did.",
+        "Services keep what they let in, refuse and do, and the command line what it changes.",
         None,
     ),
 )
@@ -113,8 +132,20 @@ _BUCKETS: Final[Json] = {
         "description": "The public keys that sessions are verified with, as JSON.",
     },
     subjects.TRIES: {
-        "key": "<site>.<machine>",
-        "description": "The tries to sign in at a machine since the last good one, as JSON.",
+        "key": "<site>.<machine, account or address>.<its key>",
+        "description": "The failed tries to sign in, and the locks they led to, as JSON.",
+    },
+    subjects.ACCOUNTS: {
+        "key": "<site>.<account>",
+        "description": "The site's own accounts, with the hashes of their passwords, as JSON.",
+    },
+    subjects.TECHNICIANS: {
+        "key": "<site>.<protection>.<account>",
+        "description": "Who has signed in, and which groups they are in, as JSON.",
+    },
+    subjects.ACCESS: {
+        "key": "<site>.<rule>",
+        "description": "The access rules: who may deploy what, as JSON.",
     },
 }
 
@@ -124,7 +155,7 @@ def messages() -> tuple[type[Struct], ...]:
     found: dict[type[Struct], None] = {}
     for question in _QUESTIONS:
         found |= {question.asked: None, question.answered: None}
-    return (*found, ProblemBody, Request)
+    return (*found, ProblemBody, *{stream.message: None for stream in _STREAMS})
 
 
 def documents() -> dict[str, bytes]:
@@ -228,7 +259,7 @@ def _channels() -> Json:
         answers = (question.answered.__name__, *question.problems)
         channels[name] = {
             "address": subjects.endpoint("{site}", question.service, question.verb, "{machine}"),
-            "parameters": _parameters(),
+            "parameters": _parameters("site", "machine"),
             "messages": _messages((question.asked.__name__,)),
         }
         channels[f"{name}.reply"] = {
@@ -238,11 +269,11 @@ def _channels() -> Json:
         }
     for stream in _STREAMS:
         channels[stream.channel] = {
-            "address": stream.subject("{site}", "{machine}"),
+            "address": stream.address,
             "title": f"Stream {stream.name}",
             "description": stream.description,
-            "parameters": _parameters(),
-            "messages": _messages((Request.__name__,)),
+            "parameters": _parameters(*re.findall(r"{(\w+)}", stream.address)),
+            "messages": _messages((stream.message.__name__,)),
         }
     return channels
 
@@ -272,11 +303,12 @@ def _operations() -> Json:
         steps = {"keep": ("send", stream.kept), "take": ("receive", stream.taken)}
         for step, (action, summary) in steps.items():
             if summary:
+                told = stream.message.__name__
                 operations[f"{stream.channel}.{step}"] = {
                     "action": action,
                     "channel": _ref("channels", stream.channel),
                     "summary": summary,
-                    "messages": [_ref("channels", stream.channel, "messages", Request.__name__)],
+                    "messages": [_ref("channels", stream.channel, "messages", told)],
                 }
     return operations
 
@@ -314,8 +346,8 @@ def _name(question: Question) -> str:
     return f"{question.service}.{question.verb}"
 
 
-def _parameters() -> Json:
-    return {name: _ref("components", "parameters", name) for name in _PARAMETERS}
+def _parameters(*names: str) -> Json:
+    return {name: _ref("components", "parameters", name) for name in names}
 
 
 def _messages(names: Iterable[str]) -> Json:
@@ -333,11 +365,11 @@ def _components(kinds: Iterable[type[Struct]], refs: str) -> dict[str, Json]:
 
 
 def _tidy(value: object) -> object:
-    """A schema without OpenAPI's ``discriminator``, and with Markdown in its descriptions."""
+    """A schema without OpenAPI's ``discriminator``, whose descriptions are plain Markdown."""
     match value:
         case dict():
             return {
-                key: part.replace("``", "`")
+                key: inspect.cleandoc(part).replace("``", "`")
                 if key == "description" and isinstance(part, str)
                 else _tidy(part)
                 for key, part in value.items()

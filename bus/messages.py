@@ -101,7 +101,8 @@ class Login(Discreet, frozen=True, kw_only=True):
     """A technician signs in; with one shared password there is no user name."""
 
     machine: Machine
-    password: Text
+    # Longer than a password may be: who sends such a one is refused as who sends a wrong one.
+    password: Annotated[str, Meta(max_length=65_536)]
     username: Text | None = None
 
 
@@ -223,6 +224,7 @@ class Request(Struct, frozen=True, kw_only=True):
     start_at: Time | None = None
     technician: str | None = None
     outcome_to: str | None = None
+    protection: Protection = "none"
 
 
 _M = TypeVar("_M")

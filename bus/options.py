@@ -14,6 +14,16 @@ from bus.texts import TEXTS
 
 _DAY = 86_400
 _FIELD = re.compile(r"\{(\w*)\}")
+_HOST = re.compile(r"(?!.{254})(?:(?!-)[a-z0-9-]{1,63}(?<!-)(?:\.(?!\Z)|\Z))+")
+_CONTROLLER = re.compile(r"(?:ldaps?://)?([^/:]+)(?::([0-9]{1,5}))?/?\Z")
+_NONE = frozenset({"", "none"})
+_NOTHING: Final[dict[str, frozenset[str]]] = {
+    "root_folder": _NONE | {"/"},
+    "administrators": _NONE,
+    "domain": _NONE,
+    "domain_ca": _NONE,
+}
+"""How an operator says that an option is to have no value."""
 
 TEXT_PREFIX: Final = "text."
 PASSWORD: Final = "password_hash"  # noqa: S105 (the name of a key)
@@ -72,8 +82,8 @@ class Options(Struct, frozen=True, kw_only=True):
         ),
     ] = "none"
     administrators: Annotated[
-        str | None,
-        Meta(max_length=256, description="the group whose members may deploy everything"),
+        Annotated[str, Meta(max_length=256)] | None,
+        Meta(description="the group whose members may deploy everything"),
     ] = "ImageInvoker Administrators"
     session_lifetime: Annotated[
         int, Meta(ge=60, le=_DAY, description="seconds that a technician stays signed in")
@@ -100,8 +110,8 @@ class Options(Struct, frozen=True, kw_only=True):
         Meta(description="count failed sign-ins by the network address the bus tells of a client"),
     ] = False
     domain: Annotated[
-        str | None,
-        Meta(max_length=255, description="DNS name of the Active Directory domain (lab.example)"),
+        Annotated[str, Meta(max_length=255)] | None,
+        Meta(description="DNS name of the Active Directory domain (lab.example)"),
     ] = None
     domain_controllers: Annotated[
         tuple[str, ...],
@@ -111,11 +121,8 @@ class Options(Struct, frozen=True, kw_only=True):
         ),
     ] = ()
     domain_ca: Annotated[
-        str | None,
-        Meta(
-            max_length=1024,
-            description="file, beside the auth service, of the CA of the domain controllers",
-        ),
+        Annotated[str, Meta(max_length=1024)] | None,
+        Meta(description="file, beside the auth service, of the CA of the domain controllers"),
     ] = None
     send_domain_passwords_in_clear_text: Annotated[
         bool, Meta(description="ldap:// without TLS: whoever listens reads the passwords")
@@ -164,23 +171,17 @@ def parse(name: str, text: str) -> bytes:
     field = {f.name: f for f in msgspec.structs.fields(Options)}.get(name)
     if field is None or name == "text":
         raise OptionError(f"There is no option {name!r}; `imageinvoker options show` lists them.")
+    if text.lower() in _NOTHING.get(name, ()):
+        return b"null"
     if name == "shared_macs":
         return msgspec.json.encode(_addresses(text))
-    if name == "root_folder" and text.lower() in {"", "none", "/"}:
-        return b"null"
-    if name == "protection" and text in {"server", "domain"}:
-        raise OptionError(
-            f"protection {text!r} is not available in this release; use none or hash."
-        )
-    if name == "naming":
-        try:
-            check_rule(text)
-        except ValueError as error:
-            raise OptionError(f"naming: {error}.") from error
+    value: object = text
     if isinstance(getattr(DEFAULTS, name), bool):
-        text = _truth(text)
+        value = _truth(text)
+    elif name == "domain_controllers":
+        value = [] if text.lower() in _NONE else re.split(r"[,;\s]+", text.strip(",; "))
     try:
-        return msgspec.json.encode(msgspec.convert(text, field.type, strict=False))
+        return msgspec.json.encode(_checked(name, msgspec.convert(value, field.type, strict=False)))
     except ValueError as error:
         raise OptionError(f"{name}: {error}.") from error
 
@@ -200,8 +201,7 @@ def assemble(values: Mapping[str, bytes]) -> tuple[Options, list[str]]:
             if name.startswith(TEXT_PREFIX):
                 text[name.removeprefix(TEXT_PREFIX)] = msgspec.json.decode(raw, type=str)
             elif name in known:
-                value = msgspec.json.decode(raw, type=known[name])
-                fields[name] = check_rule(value) if name == "naming" else value
+                fields[name] = _checked(name, msgspec.json.decode(raw, type=known[name]))
         except ValueError as error:
             complaints.append(f"{name}: {error}")
             if name == "protection":
@@ -211,6 +211,41 @@ def assemble(values: Mapping[str, bytes]) -> tuple[Options, list[str]]:
 
 def _truth(text: str) -> str:
     return {"on": "true", "yes": "true", "off": "false", "no": "false"}.get(text.lower(), text)
+
+
+def _checked(name: str, value: object) -> object:
+    """A value of an option's type, if it also makes sense; in its usual spelling.
+
+    Raises:
+        ValueError: it makes no sense; the text says why.
+    """
+    match name, value:
+        case "naming", str():
+            return check_rule(value)
+        case "domain", str():
+            return _domain(value)
+        case "domain_controllers", tuple():
+            return tuple(_controller(each) for each in value)
+        case "administrators" | "domain_ca", str() if not value.isprintable():
+            raise ValueError("it must be one line of printable characters")
+    return value
+
+
+def _domain(text: str) -> str:
+    name = text.lower().removesuffix(".")
+    if not _HOST.fullmatch(name) or "." not in name:
+        raise ValueError(f"{text!r} is no DNS name of a domain (lab.example)")
+    return name
+
+
+def _controller(text: str) -> str:
+    match = _CONTROLLER.match(text.lower())
+    if not match or not _HOST.fullmatch(match[1]) or not 0 < int(match[2] or 636) < 65_536:
+        raise ValueError(
+            f"{text!r} is no domain controller (dc1.lab.example, dc1.lab.example:636, "
+            "ldaps://dc1.lab.example or ldap://dc1.lab.example)"
+        )
+    return match[0].removesuffix("/")
 
 
 def _portal_text(name: str, text: str) -> str:
@@ -230,7 +265,7 @@ def _portal_text(name: str, text: str) -> str:
 
 
 def _addresses(text: str) -> list[str]:
-    if text.lower() in {"", "none"}:
+    if text.lower() in _NONE:
         return []
     addresses = []
     for part in re.split(r"[,;\s]+", text):

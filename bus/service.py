@@ -22,6 +22,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from bus import subjects
+from bus.caller import Caller
 from bus.connection import Connection
 from bus.contract import Endpoint, FromMachine
 from bus.machines import machine_key
@@ -30,8 +31,6 @@ from bus.problems import CODE_HEADER, Problem
 
 Asked = TypeVar("Asked", bound=FromMachine)
 Answered = TypeVar("Answered")
-Handler = Callable[[Asked, str], Awaitable[Answered | bytes]]
-"""Answers a question that the machine with the given key asks; bytes are an answer on the wire."""
 
 LIMIT: Final = 1000
 """How many questions one copy of a service answers side by side."""
@@ -52,6 +51,10 @@ _OTHER_MACHINE: Final = Problem(
 _FAILED: Final = Problem("internal_error").wire()
 
 Reply = tuple[bytes, dict[str, str] | None]
+
+
+Handler = Callable[[Asked, Caller], Awaitable[Answered | bytes]]
+"""Answers a question of a caller; bytes are an answer on the wire."""
 
 
 class EndpointStats(Struct, kw_only=True):
@@ -262,7 +265,7 @@ class Service:
             if machine != subjects.machine_of(message.subject):
                 self._failed(stats, "bad_machine")
                 return _OTHER_MACHINE
-            answer = await handler(question, machine)
+            answer = await handler(question, Caller(machine, message.headers))
             return (answer if isinstance(answer, bytes) else encode(answer)), None
         except Problem as problem:
             self._failed(stats, problem.code)

@@ -1,9 +1,10 @@
 """Sign and verify a technician's session.
 
 A session is a JSON web token signed with Ed25519 (RFC 7519, RFC 8037), bound to the machine and
-the site. Each copy of the auth service signs with a key of its own that never leaves its memory;
-the public key stands in the bucket ``imaging_keys`` until the last session it signed has ended. So
-a key is as young as its process, and no copy needs another's secret.
+the site. Each copy of the auth service signs with a key of its own that never leaves its memory and
+is replaced by a new one every few hours; the public key stands in the bucket ``imaging_keys`` until
+the last session it signed has ended. So no copy needs another's secret, and nobody is thrown out
+when a key is replaced.
 """
 
 import re
@@ -11,7 +12,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Literal
 
 import jwt
 import msgspec
@@ -27,16 +28,44 @@ from bus import subjects
 from bus.buckets import Mirror
 from bus.connection import Connection
 from bus.messages import Protection, Session, decoder, encode
-from bus.problems import Problem
+from bus.problems import Code, Problem
 
 LIFETIME: Final = 3600.0
-"""Seconds that a session is valid."""
+"""Seconds that a session is valid, unless the options say otherwise."""
+LONGEST: Final = 86_400.0
+"""Seconds that the options allow a session at most."""
+PUBLISH_EVERY: Final = 1800.0
+"""Seconds between two publications of a key."""
+ROTATE_EVERY: Final = 6 * 3600.0
+"""Seconds after which a new key signs."""
 
 _ALGORITHM: Final = "EdDSA"
 _ISSUER: Final = "imageinvoker"
 _KEY_ID: Final = re.compile(r"[0-9a-f]{16}\Z")
 _CLOCKS_DIFFER: Final = 30
 """Seconds by which the clocks of two copies may differ."""
+_REMEMBERED: Final = 20_000
+"""Sessions whose signature has been verified and is not verified again."""
+
+Reason = Literal[
+    "missing",
+    "malformed",
+    "forged",
+    "unknown key",
+    "expired",
+    "other site",
+    "other machine",
+    "other protection",
+    "account changed",
+]
+
+
+class SessionRefused(Problem):
+    """A session that does not count; ``reason`` is for the audit, not for the screen."""
+
+    def __init__(self, code: Code, reason: Reason) -> None:
+        super().__init__(code)
+        self.reason: Reason = reason
 
 
 class PublicKey(Struct, frozen=True, kw_only=True):
@@ -47,10 +76,23 @@ class PublicKey(Struct, frozen=True, kw_only=True):
 
 
 class Claims(Struct, frozen=True, kw_only=True):
-    """What a verified session says of the technician; with one shared password there is no name."""
+    """What a verified session says of the technician; with one shared password there is no name.
+
+    ``generation`` is that of the account's password (``bus/technicians.py``).
+    """
 
     username: str | None
     protection: Protection
+    generation: int = 0
+
+
+class _Verified(Struct, frozen=True):
+    """A session whose signature is good: what remains to be looked at each time."""
+
+    key_id: str
+    machine: str
+    expires_at: float
+    claims: Claims
 
 
 _public_key = decoder(PublicKey)
@@ -59,46 +101,53 @@ _public_key = decoder(PublicKey)
 class Signer:
     """Makes sessions with a key of its own."""
 
-    def __init__(self, site: str, lifetime: float = LIFETIME) -> None:
+    def __init__(self, site: str, rotate_every: float = ROTATE_EVERY) -> None:
         self._site = site
-        self._lifetime = lifetime
+        self._rotate_every = rotate_every
+        self._born = time.monotonic()
         self._private = Ed25519PrivateKey.generate()
-        self.key_id: Final = secrets.token_hex(8)
+        self.key_id = secrets.token_hex(8)
 
     async def publish(self, connection: Connection) -> None:
-        """Lets everybody verify what is signed from now until half a lifetime from now, or later.
+        """Lets everybody verify what is signed until the next call, which is due in half an hour.
 
-        To be called again at least that often, for as long as this key signs.
+        A key that has signed for long enough is replaced; sessions it has signed stay good.
+
+        Raises:
+            nats.errors.Error: the bus did not take the key.
         """
+        private, key_id, born = self._private, self.key_id, self._born
+        if time.monotonic() - born >= self._rotate_every:
+            private, key_id = Ed25519PrivateKey.generate(), secrets.token_hex(8)
+            born = time.monotonic()
         key = PublicKey(
-            key=self._private.public_key().public_bytes_raw(),
-            expires_at=time.time() + 2 * self._lifetime,
+            key=private.public_key().public_bytes_raw(),
+            # One publication may fail; the last session may be as long as sessions can be.
+            expires_at=time.time() + 2 * PUBLISH_EVERY + LONGEST,
         )
         bucket = await connection.jetstream().key_value(subjects.KEYS)
-        await bucket.put(subjects.site_key(self._site, self.key_id), encode(key))
+        await bucket.put(subjects.site_key(self._site, key_id), encode(key))
+        self._private, self.key_id, self._born = private, key_id, born
 
-    @property
-    def publish_every(self) -> float:
-        """Seconds between two calls of ``publish``."""
-        return self._lifetime / 2
-
-    def session(self, machine: str, protection: Protection, username: str | None) -> Session:
-        """A session for a technician who passed this protection at a machine."""
-        now = time.time()
-        claims = {
+    def session(self, machine: str, claims: Claims, lifetime: float = LIFETIME) -> Session:
+        """A session of some seconds for a technician who passed a protection at a machine."""
+        now = int(time.time())
+        expires_at = int(now + lifetime)
+        said = {
             "iss": _ISSUER,
             "aud": self._site,
             "sub": machine,
-            "iat": int(now),
-            "exp": int(now + self._lifetime),
-            "name": username,
-            "protection": protection,
+            "iat": now,
+            "exp": expires_at,
+            "name": claims.username,
+            "protection": claims.protection,
+            "generation": claims.generation,
         }
-        token = jwt.encode(claims, self._private, _ALGORITHM, headers={"kid": self.key_id})
+        token = jwt.encode(said, self._private, _ALGORITHM, headers={"kid": self.key_id})
         return Session(
             token=token,
-            username=username,
-            expires_at=datetime.fromtimestamp(int(now + self._lifetime), UTC),
+            username=claims.username,
+            expires_at=datetime.fromtimestamp(expires_at, UTC),
         )
 
 
@@ -108,6 +157,7 @@ class Verifier:
     def __init__(self, connection: Connection, site: str) -> None:
         self._site = site
         self._keys: dict[str, tuple[Ed25519PublicKey, float]] = {}
+        self._verified: dict[str, _Verified] = {}
         self._mirror = Mirror(connection, subjects.KEYS, site, self._replace)
         self._log = structlog.get_logger("sessions").bind(site=site)
 
@@ -119,57 +169,74 @@ class Verifier:
         """Watches no longer."""
         await self._mirror.stop()
 
+    def has_seen(self, token: str) -> bool:
+        """Whether this session was verified before."""
+        return token in self._verified
+
     async def admit(self, token: str | None, machine: str, protection: Protection) -> Claims | None:
         """What the session says, if the site is protected; None where nobody needs to sign in.
 
         A session made under another protection is none: a site that is closed is closed at once.
 
         Raises:
-            Problem: ``login_required`` or ``session_expired``.
+            SessionRefused: ``login_required`` or ``session_expired``.
         """
         if protection == "none":
             return None
         if not token:
-            raise Problem("login_required")
+            raise SessionRefused("login_required", "missing")
+        # A session is sent with every question, and verifying a signature takes longer than
+        # answering. What can change between two questions is looked at each time.
+        verified = self._verified.get(token) or await self._verify(token)
+        if verified.machine != machine:
+            raise SessionRefused("login_required", "other machine")
+        await self._require_key(verified.key_id)
+        if verified.expires_at + _CLOCKS_DIFFER <= time.time():
+            raise SessionRefused("session_expired", "expired")
+        if verified.claims.protection != protection:
+            raise SessionRefused("login_required", "other protection")
+        return verified.claims
+
+    async def _verify(self, token: str) -> _Verified:
         try:
-            key = await self._key(str(jwt.get_unverified_header(token).get("kid")))
+            key_id = str(jwt.get_unverified_header(token).get("kid"))
             claims = jwt.decode(
                 token,
-                key,
+                await self._require_key(key_id),
                 algorithms=[_ALGORITHM],
                 audience=self._site,
                 issuer=_ISSUER,
-                subject=machine,
                 leeway=_CLOCKS_DIFFER,
                 options={"require": ["exp", "aud", "sub", "iss"]},
             )
-        except jwt.ExpiredSignatureError:
-            raise Problem("session_expired") from None
-        except (jwt.InvalidTokenError, ValueError, RecursionError):
-            # PyJWT lets the errors of decoding text and, before 2.11, of deep nesting through.
-            raise Problem("login_required") from None
-        try:
             said = msgspec.convert({"username": claims["name"], **claims}, Claims)
-        except (KeyError, msgspec.ValidationError):
-            raise Problem("login_required") from None
-        if said.protection != protection:
-            raise Problem("login_required")
-        return said
+        except jwt.ExpiredSignatureError:
+            raise SessionRefused("session_expired", "expired") from None
+        except jwt.InvalidSignatureError:
+            raise SessionRefused("login_required", "forged") from None
+        except jwt.InvalidAudienceError:
+            raise SessionRefused("login_required", "other site") from None
+        except (jwt.InvalidTokenError, KeyError, ValueError, RecursionError):
+            # PyJWT lets the errors of decoding text and, before 2.11, of deep nesting through.
+            raise SessionRefused("login_required", "malformed") from None
+        verified = _Verified(key_id, claims["sub"], float(claims["exp"]), said)
+        if len(self._verified) >= _REMEMBERED:
+            self._verified.pop(next(iter(self._verified)))
+        self._verified[token] = verified
+        return verified
 
-    async def _key(self, key_id: str) -> Ed25519PublicKey:
+    async def _require_key(self, key_id: str) -> Ed25519PublicKey:
         if key_id not in self._keys and _KEY_ID.match(key_id):
             # A copy of the auth service that has just started may be ahead of the watch.
             try:
-                value = await self._mirror.fetch(key_id)
-            except nats.errors.Error:
-                value = None
-            if value:
-                self._keys |= self._read({key_id: value})
+                await self._mirror.fetch(key_id)
+            except (nats.errors.Error, TimeoutError):
+                self._log.warning("a session key cannot be asked for", key_id=key_id)
         if key_id not in self._keys:
-            raise Problem("login_required")
+            raise SessionRefused("login_required", "unknown key")
         key, expires_at = self._keys[key_id]
         if expires_at < time.time():
-            raise Problem("session_expired")
+            raise SessionRefused("session_expired", "expired")
         return key
 
     def _replace(self, values: Mapping[str, bytes]) -> None:

@@ -28,6 +28,9 @@ _COMMANDS = {
     "auth": ("cli.services:auth", "Run a copy of the auth service."),
     "scheduler": ("cli.services:scheduler", "Run a copy of the scheduler."),
     "options": ("cli.options:app", "Show and change the options of a site."),
+    "account": ("cli.account:app", "Manage the site's own accounts, and lift locks."),
+    "access": ("cli.access:app", "Say who may deploy what, and why."),
+    "audit": ("cli.audit:audit", "Show who did what, at which machine, and when."),
     "database": ("cli.database:app", "Prepare the deployment server's database."),
     "doctor": ("cli.doctor:doctor", "Check a site; name what is wrong, and the cure."),
 }

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -85,17 +85,18 @@ async def _run(folder: Path, port: int, site: str, sample: bool) -> int:
     with _taken(folder), (folder / "log").open("ab") as log:
         dsn = await _prepare_database(folder, sample)
         port = _free_port(port)
+        metrics = {service: f"{_HOST}:{_free_port(0)}" for service in SERVICES}
         ready = Ready(
             nats_url=f"nats://{_HOST}:{port}",
             site=site,
             database=dsn,
             console_url=None,
-            metrics={},
+            metrics={name: f"http://{at}/metrics" for name, at in metrics.items()},
             pid=os.getpid(),
         )
         supervisor = Supervisor(log, _say)
         try:
-            _start(supervisor, folder, port, ready)
+            _start(supervisor, folder, port, ready, metrics)
             if await unless(told, _all_answer(ready, folder)):
                 with announced(folder, ready):
                     _say(f"site {site!r} answers at {ready.nats_url}; Ctrl-C ends it")
@@ -151,7 +152,9 @@ def _free_port(port: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def _start(supervisor: Supervisor, folder: Path, port: int, ready: Ready) -> None:
+def _start(
+    supervisor: Supervisor, folder: Path, port: int, ready: Ready, metrics: Mapping[str, str]
+) -> None:
     configuration = folder / "nats.conf"
     configuration.write_text(
         _BUS.format(
@@ -166,7 +169,8 @@ def _start(supervisor: Supervisor, folder: Path, port: int, ready: Ready) -> Non
         "IMAGEINVOKER_DATABASE": ready.database,
     }
     for service in SERVICES:
-        supervisor.keep(service, [sys.executable, "-m", "cli", service], environment)
+        command = [sys.executable, "-m", "cli", service, "--metrics", metrics[service]]
+        supervisor.keep(service, command, environment)
 
 
 def _nats_server() -> str:

@@ -1,9 +1,10 @@
 """What is asked of the deployment server about its jobs."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 
 from msgspec import Struct
 
@@ -15,13 +16,19 @@ _TAGGED: Final = (
     " WHERE name LIKE ? ESCAPE '!'"
 )
 _UNTAGGED: Final = (
-    "SELECT DISTINCT folder_id FROM event WHERE COALESCE(name, '') NOT LIKE ? ESCAPE '!'"
+    "SELECT folder_id, COUNT(*) FROM event WHERE COALESCE(name, '') NOT LIKE ? ESCAPE '!'"
+    " GROUP BY folder_id"
 )
 _FOLDERS: Final = "SELECT folder_id, parent_id, COALESCE(name, '') FROM event_folder"
 _JOB: Final = (
     "SELECT event_id, folder_id, COALESCE(name, ''), COALESCE(description, '') FROM event"
     " WHERE event_id = ?"
 )
+
+_ALL: Final = "SELECT event_id, folder_id, COALESCE(name, ''), COALESCE(description, '') FROM event"
+
+LARGEST_ID: Final = 2**31 - 1
+"""No job has a greater id: `event.event_id` is an SQL int, and what is no int fails a query."""
 
 _SPECIAL: Final = re.compile(r"[!%_\[]")
 """What means something in a pattern of LIKE, on one server or another."""
@@ -35,21 +42,32 @@ class MenuRows(Struct, frozen=True):
     """What a menu is made of.
 
     ``jobs`` are those whose names hold the tag, in any case where the server knows no cases, and
-    ``filled`` the folders that hold other jobs.
+    those that rules name; ``filled`` is how many other jobs each folder holds.
     """
 
     jobs: list[Job]
     folders: list[Folder]
-    filled: frozenset[int | None]
+    filled: dict[int | None, int]
 
 
-async def read_menu_rows(tx: Transaction, tag: str) -> MenuRows:
-    """All that a menu is made of, without the many jobs that are no items of their own."""
+async def read_menu_rows(tx: Transaction, tag: str, ruled: Collection[int] = ()) -> MenuRows:
+    """All that a menu is made of, without the many jobs that are no items of their own.
+
+    ``ruled`` are the ids of jobs that access rules name: what they say of a folder depends on them.
+    """
     like = "%" + _SPECIAL.sub(r"!\g<0>", tag.strip()) + "%"
+    tagged = list(map(_job, await tx.fetch(_TAGGED, like)))
+    read = {job.id for job in tagged}
+    others = [job for job in await _read_jobs(tx, ruled) if job.id not in read]
+    folders = await read_folders(tx)
+    # What the server itself counts as tagged was read; the rest is counted here, the others too.
+    filled: dict[int | None, int] = {row[0]: row[1] for row in await tx.fetch(_UNTAGGED, like)}
+    for place, known in Counter(job.folder_id for job in others).items():
+        filled[place] = filled.get(place, 0) - known
     return MenuRows(
-        jobs=list(map(_job, await tx.fetch(_TAGGED, like))),
-        folders=await read_folders(tx),
-        filled=frozenset(row[0] for row in await tx.fetch(_UNTAGGED, like)),
+        jobs=tagged + others,
+        folders=folders,
+        filled={place: count for place, count in filled.items() if count > 0},
     )
 
 
@@ -64,15 +82,32 @@ async def read_job(tx: Transaction, job_id: int) -> Job | None:
     return _job(rows[0]) if rows else None
 
 
+async def read_all_jobs(tx: Transaction) -> list[Job]:
+    """Every job, in no order; there may be many, so only for what is asked seldom."""
+    return list(map(_job, await tx.fetch(_ALL)))
+
+
 async def read_jobs_in(tx: Transaction, folder_ids: Collection[int]) -> list[Job]:
     """The jobs that stand directly in these folders, in no order."""
-    ids = list(dict.fromkeys(folder_ids))
+    return await _read_where(tx, "folder_id", folder_ids)
+
+
+async def _read_jobs(tx: Transaction, job_ids: Collection[int]) -> list[Job]:
+    """The jobs of these ids that exist, in no order."""
+    possible = [id_ for id_ in job_ids if abs(id_) <= LARGEST_ID]
+    return await _read_where(tx, "event_id", sorted(possible))
+
+
+async def _read_where(
+    tx: Transaction, column: Literal["event_id", "folder_id"], ids: Collection[int]
+) -> list[Job]:
+    unique = list(dict.fromkeys(ids))
     jobs: list[Job] = []
-    for start in range(0, len(ids), MAX_ROWS):
-        batch = ids[start : start + MAX_ROWS]
+    for start in range(0, len(unique), MAX_ROWS):
+        batch = unique[start : start + MAX_ROWS]
         statement = (
             "SELECT event_id, folder_id, COALESCE(name, ''), COALESCE(description, '') FROM event"
-            f" WHERE folder_id IN ({markers(len(batch))})"
+            f" WHERE {column} IN ({markers(len(batch))})"
         )
         jobs.extend(map(_job, await tx.fetch(statement, *batch)))
     return jobs

@@ -4,7 +4,7 @@ Pure rules, shared by the menu service and the scheduler. Neither reads every jo
 asks for all items, for which the tagged jobs and the folders that hold others are enough; the
 scheduler knows the item, and reads no more jobs than that item needs::
 
-    tree = JobTree(tagged, all_folders, tag="(MI)", root_folder="Deploy/Staff", filled={17, 18})
+    tree = JobTree(tagged, all_folders, tag="(MI)", root_folder="Deploy/Staff", filled={17: 3})
     tree.items()  # [Item(id="folder:17", title="Office", folder_id=4), ...]
 
     bare = JobTree((), all_folders, tag="(MI)", root_folder="Deploy/Staff")
@@ -19,9 +19,10 @@ unique, as primary keys are.
 """
 
 import re
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 
@@ -56,6 +57,9 @@ class Needed(NamedTuple):
     job_ids: tuple[int, ...]
     folder_ids: tuple[int, ...]
 
+
+Filled = Mapping[int | None, int]
+"""How many jobs more than those that were read each folder holds; None is the root."""
 
 _Children = Mapping[int | None, list[Folder]]
 
@@ -97,7 +101,8 @@ def _number_key(match: re.Match[str]) -> str:
     return f"0{chr(min(len(digits), 0x10FFFF))}{digits}"
 
 
-def _name_order(named: Job | Folder) -> tuple[str, str, int]:
+def name_order(named: Job | Folder) -> tuple[str, str, int]:
+    """The key by which jobs of one folder, and folders of one folder, are sorted."""
     return natural_key(named.name), named.name, named.id
 
 
@@ -116,7 +121,7 @@ class JobTree:
         folders: Iterable[Folder],
         tag: str,
         root_folder: str | None,
-        filled: Collection[int | None] = (),
+        filled: Filled = MappingProxyType({}),
     ) -> None:
         """Makes the tree of ``jobs`` in ``folders``; ``filled`` folders hold untagged jobs more.
 
@@ -143,11 +148,13 @@ class JobTree:
         if self.root_found:
             whole = self.top is None
             self._folders = self._connected if whole else _below(self.top, self._children)
-        places = {self.top, *self._folders} if self.root_found else set()
+        self._places = {self.top, *self._folders} if self.root_found else set()
 
         self._jobs = list(jobs)
         self._filled = filled
-        tagged = [job for job in self._jobs if self._tag in job.name and job.folder_id in places]
+        tagged = [
+            job for job in self._jobs if self._tag in job.name and job.folder_id in self._places
+        ]
         self._tagged_jobs = {job.id: job for job in tagged if not self._is_title(job)}
         self._descriptions: dict[int | None, str] = {}
         for job in sorted(filter(self._is_title, tagged), key=lambda job: job.id):
@@ -178,7 +185,7 @@ class JobTree:
             return None
         jobs = [self._tagged_jobs[id_] for id_ in needed.job_ids if id_ in self._tagged_jobs]
         for folder_id in needed.folder_ids:
-            jobs += sorted(self._jobs_by_folder.get(folder_id, ()), key=_name_order)
+            jobs += self.jobs_in(folder_id)
         return jobs or None
 
     def needed(self, item_id: str) -> Needed | None:
@@ -198,6 +205,25 @@ class JobTree:
         """The folders that exist (below the root folder, if there is one), parents first."""
         return list(self._folders.values())
 
+    def all_folders(self) -> list[Folder]:
+        """The folders whose parents lead to the root, whatever the root folder is, parents first.
+
+        What is said of a folder holds below it, on both sides of the root folder.
+        """
+        return list(self._connected.values())
+
+    def job(self, job_id: int) -> Job | None:
+        """A job that was read and exists; None for a title, too."""
+        return self._known.get(job_id)
+
+    def jobs_in(self, folder_id: int | None) -> list[Job]:
+        """The jobs directly in a folder that were read, in the order to schedule them."""
+        return sorted(self._jobs_by_folder.get(folder_id, ()), key=name_order)
+
+    def job_count(self, folder_id: int | None) -> int:
+        """How many jobs are directly in a folder, those that were not read with them."""
+        return self._counts[folder_id]
+
     def subtree(self, folder_id: int) -> list[int]:
         """The folder and all folders below it, in the order their jobs are scheduled.
 
@@ -209,7 +235,7 @@ class JobTree:
         while waiting:
             folder = waiting.pop()
             order.append(folder.id)
-            waiting += sorted(self._children.get(folder.id, ()), key=_name_order, reverse=True)
+            waiting += sorted(self._children.get(folder.id, ()), key=name_order, reverse=True)
         return order
 
     def title(self, folder_id: int) -> str:
@@ -247,6 +273,17 @@ class JobTree:
             if not self._is_title(job):
                 jobs[job.folder_id].append(job)
         return jobs
+
+    @cached_property
+    def _known(self) -> dict[int, Job]:
+        existing = (job for job in self._jobs if job.folder_id in self._places)
+        return {job.id: job for job in existing if not self._is_title(job)}
+
+    @cached_property
+    def _counts(self) -> Counter[int | None]:
+        counts: Counter[int | None] = Counter(self._filled)
+        counts.update(job.folder_id for job in self._known.values())
+        return counts
 
     def _filled_folders(self) -> set[int | None]:
         """The folders with a job in them or below; the top counts as one."""

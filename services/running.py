@@ -10,7 +10,8 @@ from typing import Final
 import nats.errors
 import structlog
 import uvloop
-from msgspec import Struct
+from msgspec import Struct, field
+from prometheus_client import CollectorRegistry
 
 from bus import subjects
 from bus.__about__ import __version__
@@ -21,6 +22,7 @@ from bus.options import Options
 from bus.service import Service
 from bus.waiting import unless
 from services import logs
+from services.metrics import served
 
 _CLOSE_TIMEOUT: Final = 5.0
 
@@ -31,6 +33,8 @@ class Site(Struct, frozen=True):
     name: str
     connection: Connection
     options: LiveOptions
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    """What the service counts."""
 
     def service(self, name: str, description: str) -> Service:
         """A service of this site, not yet on the bus."""
@@ -48,11 +52,12 @@ Program = Callable[[Site], AbstractAsyncContextManager[None]]
 """A service: entered it is on the bus, left it is gone without having lost a request."""
 
 
-def run(name: str, server: str, site: str, program: Program) -> None:
-    """Runs a service until SIGINT or SIGTERM.
+def run(name: str, server: str, site: str, program: Program, metrics: str | None = None) -> None:
+    """Runs a service until SIGINT or SIGTERM; what it counts is served at ``metrics``.
 
     Raises:
         ValueError: ``site`` is no site.
+        AddressError: nothing can be served at ``metrics``.
     """
     if not subjects.valid_site(site):
         raise ValueError(f"{site!r} is no site: 1 to 32 of a-z, 0-9 and -")
@@ -61,7 +66,9 @@ def run(name: str, server: str, site: str, program: Program) -> None:
     def changed(options: Options) -> None:
         detail.on = options.detailed_logging
 
-    uvloop.run(_serve_until_told(name, server, site, program, changed))
+    registry = CollectorRegistry()
+    with served(registry, metrics):
+        uvloop.run(_serve_until_told(name, server, site, program, changed, registry))
 
 
 async def _serve_until_told(
@@ -70,6 +77,7 @@ async def _serve_until_told(
     site: str,
     program: Program,
     changed: Callable[[Options], None],
+    registry: CollectorRegistry,
 ) -> None:
     told = asyncio.Event()
     for each in (signal.SIGINT, signal.SIGTERM):
@@ -86,7 +94,7 @@ async def _serve_until_told(
         options = LiveOptions(connection, site, changed)
         stack.push_async_callback(options.stop)
         await options.start()
-        await stack.enter_async_context(program(Site(site, connection, options)))
+        await stack.enter_async_context(program(Site(site, connection, options, registry)))
 
     async with AsyncExitStack() as stack:
         if await unless(told, start(stack)):

@@ -7,6 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from bus.caller import Caller
 from bus.contract import Endpoint
 from bus.messages import Machine
 
@@ -35,7 +36,7 @@ def say(text: str = "") -> Say:
 ECHO: Final = Endpoint("echo", "say", Say, Said, ())
 
 
-async def echo(asked: Say, _machine: str) -> Said:
+async def echo(asked: Say, _caller: Caller) -> Said:
     """Says it again."""
     return Said(text=asked.text)
 

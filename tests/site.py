@@ -26,6 +26,7 @@ from bus import contract, subjects
 from bus.buckets import prepare
 from bus.connection import BusUnavailableError, Connection, ask, connect
 from bus.contract import Endpoint, FromMachine
+from bus.events import EventLog
 from bus.machines import machine_key
 from bus.messages import (
     AskStatus,
@@ -43,10 +44,10 @@ from bus.messages import (
 from bus.option_store import LiveOptions, OptionStore
 from bus.options import PASSWORD, parse
 from bus.problems import RETRIABLE, Code, Problem
-from bus.sessions import Verifier
 from express.connection import SQLITE_GATE
 from express.database import Database
 from express.layout_cache import LayoutCache
+from services.admission import Admission
 from services.auth.passwords import Passwords
 from services.running import Program, Site
 from services.scheduler.intake import Intake
@@ -247,8 +248,9 @@ class Asker:
     async def welcome(self, machine: Machine) -> Welcome:
         return await self._ask(contract.WELCOME, Hello(machine=machine))
 
-    async def login(self, machine: Machine, password: str) -> Session:
-        return await self._ask(contract.LOGIN, Login(machine=machine, password=password))
+    async def login(self, machine: Machine, password: str, username: str | None = None) -> Session:
+        question = Login(machine=machine, password=password, username=username)
+        return await self._ask(contract.LOGIN, question)
 
     async def show(self, machine: Machine = STAFF_0117, token: str | None = None) -> Menu:
         return await self._ask(contract.SHOW, ShowMenu(machine=machine, token=token))
@@ -338,7 +340,7 @@ class Asker:
         try:
             hashed = await passwords.hash(password)
         finally:
-            passwords.close()
+            await passwords.close()
         store = await OptionStore.open(self.connection, self.site)
         await store.write(PASSWORD, hashed.encode())
         await store.write("protection", parse("protection", "hash"))
@@ -408,20 +410,21 @@ def intake_only(dsn: str) -> Program:
     @asynccontextmanager
     async def serving(site: Site) -> AsyncIterator[None]:
         database = Database(dsn)
-        verifier = Verifier(site.connection, site.name)
-        intake = Intake(site, database, LayoutCache(), verifier)
+        events = EventLog(site.connection, site.name)
+        admission = Admission(site.connection, site.name, site.options, events)
+        intake = Intake(site, database, LayoutCache(), admission, events)
         service = site.service("scheduler", "Takes requests in")
         service.serve(contract.SCHEDULE, intake.schedule)
         service.serve(contract.STATUS, intake.status)
         try:
-            await verifier.start()
+            await admission.start()
             await intake.start()
             await service.start()
             yield
             # Nobody will carry out what the answers wait for.
             await service.leave(0)
         finally:
-            await verifier.stop()
+            await admission.stop()
             await database.close()
 
     return serving

@@ -1,7 +1,8 @@
 """The auth service: lets technicians in."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import secrets
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import nats.errors
@@ -9,15 +10,21 @@ import structlog
 
 from bus import contract, subjects
 from bus.connection import backoff
-from bus.messages import Details, Login, Session
-from bus.option_store import LiveOptions, OptionStore
-from bus.options import PASSWORD
-from bus.problems import Problem
-from bus.service import RETRY_AFTER
-from bus.sessions import Signer
+from bus.events import EventLog
+from bus.messages import Protection
+from bus.option_store import OptionStore
+from bus.options import Options
+from bus.sessions import PUBLISH_EVERY, Signer
 from bus.waiting import end
-from services.auth.passwords import OLD, Passwords
-from services.auth.tries import LOCKED_FOR, Tries
+from services.auth.accounts import Accounts
+from services.auth.counters import Counters
+from services.auth.domain import Domain
+from services.auth.door import Door
+from services.auth.own_accounts import OwnAccounts
+from services.auth.passwords import Passwords
+from services.auth.shared_password import SharedPassword
+from services.auth.tries import Limits, Tries
+from services.auth.ways import WayIn
 from services.running import Site
 
 
@@ -25,16 +32,29 @@ from services.running import Site
 async def program(site: Site) -> AsyncIterator[None]:
     """The auth service on the bus."""
     stream = site.connection.jetstream()
+    events = EventLog(site.connection, site.name)
     signer = Signer(site.name)
     await signer.publish(site.connection)
-    passwords = Passwords()
-    door = Door(
-        site.options,
-        await OptionStore.open(site.connection, site.name),
-        Tries(await stream.key_value(subjects.TRIES), site.name),
-        passwords,
-        signer,
+    counters = Counters(site.registry, site.name)
+    passwords = Passwords(counters.hash)
+    domain = Domain(site.options, await stream.key_value(subjects.TECHNICIANS), site.name)
+    ways: Mapping[Protection, WayIn] = {
+        "hash": SharedPassword(
+            site.options, await OptionStore.open(site.connection, site.name), passwords, events
+        ),
+        "server": OwnAccounts(
+            await Accounts.open(site.connection, site.name),
+            passwords,
+            await passwords.hash(secrets.token_urlsafe()),
+        ),
+        "domain": domain,
+    }
+    tries = Tries(
+        await stream.key_value(subjects.TRIES),
+        site.name,
+        lambda: limits_of(site.options.current),
     )
+    door = Door(site.options, ways, tries, signer, events, counters)
     service = site.service("auth", "Lets technicians in")
     service.serve(contract.LOGIN, door.login)
     publishing = asyncio.create_task(_publish_again(site, signer))
@@ -44,65 +64,25 @@ async def program(site: Site) -> AsyncIterator[None]:
         await service.leave()
     finally:
         await end(publishing)
-        passwords.close()
+        domain.close()
+        await passwords.close()
 
 
-class Door:
-    """Decides who comes in."""
-
-    def __init__(
-        self,
-        options: LiveOptions,
-        store: OptionStore,
-        tries: Tries,
-        passwords: Passwords,
-        signer: Signer,
-    ) -> None:
-        self._options = options
-        self._store = store
-        self._tries = tries
-        self._passwords = passwords
-        self._signer = signer
-        self._log = structlog.get_logger("auth")
-
-    async def login(self, asked: Login, machine: str) -> Session:
-        """A session for who knows the password.
-
-        Raises:
-            Problem: ``login_failed``, ``locked_out`` or ``directory_unavailable``.
-        """
-        protection = self._options.current.protection
-        if protection in {"server", "domain"}:
-            raise Problem("directory_unavailable", "Sign-in is not set up at this site.")
-        try:
-            if protection == "hash":
-                await self._check(asked.password, machine)
-        except (nats.errors.Error, TimeoutError) as error:
-            self._log.warning("tries cannot be counted", error=type(error).__name__)
-            raise Problem("overloaded", details=Details(retry_after=RETRY_AFTER)) from error
-        self._log.info("login succeeded", machine=machine)
-        return self._signer.session(machine, protection, None)
-
-    async def _check(self, password: str, machine: str) -> None:
-        known = self._options.password_hash
-        left = await self._tries.take(machine)
-        if known is None:
-            self._log.error("the site is protected by a password that nobody has set")
-        if known is None or not await self._passwords.verify(known, password):
-            self._log.warning("login failed", machine=machine, attempts_left=left)
-            wait = None if left else LOCKED_FOR
-            raise Problem("login_failed", details=Details(attempts_left=left, retry_after=wait))
-        await self._tries.forget(machine)
-        if known.startswith(OLD):
-            # An old hash has served once; whoever changed the password meanwhile is right.
-            fresh = await self._passwords.hash(password)
-            await self._store.replace(PASSWORD, fresh.encode(), known.encode())
+def limits_of(options: Options) -> Limits:
+    """How many failed sign-ins are borne."""
+    return Limits(
+        machine=options.tries_per_machine,
+        account=options.tries_per_account,
+        address=options.tries_per_address,
+        window=options.tries_window,
+        lock=options.lock_time,
+    )
 
 
 async def _publish_again(site: Site, signer: Signer) -> None:
     log = structlog.get_logger("auth").bind(site=site.name)
     attempt = 0
-    wait = signer.publish_every
+    wait = PUBLISH_EVERY
     while True:
         await asyncio.sleep(wait)
         try:
@@ -112,4 +92,4 @@ async def _publish_again(site: Site, signer: Signer) -> None:
             wait = backoff(attempt)
             attempt += 1
         else:
-            wait, attempt = signer.publish_every, 0
+            wait, attempt = PUBLISH_EVERY, 0

@@ -1,21 +1,21 @@
-"""Keeps the menu ready: read again when asked for and older than a moment, never per request."""
+"""Keeps menus ready: read again when asked for and older than a moment, never per request.
+
+The job tree is read once for all technicians. The menu for a set of rights is built when somebody
+who has them asks for it, and is shared by all who have the same.
+"""
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-import msgspec
 import structlog
-from msgspec import Struct
 
-from bus.messages import Menu, MenuType, encode
+from bus.access import ALL_RIGHTS, Rights
 from bus.options import Options
 from bus.problems import Problem
 from express.jobs import MenuRows
-from express.tree import JobTree
-from services.menu.builder import build
+from services.menu.edition import Built, Edition, Rules
 
 FRESH: Final = 0.5
 """Seconds after which a menu that is asked for is read again behind the answer."""
@@ -23,51 +23,47 @@ LATEST: Final = 1.0
 """Seconds after which an answer waits for the reading: a change shows at most this much later."""
 PATIENCE: Final = 2.0
 """Seconds that an answer waits for a slow deployment server, before it gives what it has."""
-
-
-class Rules(Struct, frozen=True):
-    """The options a menu depends on."""
-
-    tag: str
-    root_folder: str | None
-    menu_type: MenuType
-
-
-class Built(Struct, frozen=True):
-    """A menu on the wire, as an answer that is in date and as one that may be out of date."""
-
-    rules: Rules
-    fresh: bytes
-    stale: bytes
+_AT_ONCE: Final = 2
+"""Most menus that are built at the same time, each in a thread."""
 
 
 class MenuKeeper:
-    """The menu of a site, from the rows that ``read`` brings for a tag."""
+    """The menus of a site, from the rows that ``read`` brings for a tag and the ruled jobs' ids."""
 
     def __init__(
         self,
-        read: Callable[[str], Awaitable[MenuRows]],
+        read: Callable[[str, frozenset[int]], Awaitable[MenuRows]],
         options: Callable[[], Options],
+        ruled: Callable[[], frozenset[int]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Takes what is asked for each answer: ``ruled`` are the jobs that access rules name."""
         self._read = read
         self._options = options
+        self._ruled = ruled
         self._clock = clock
-        self._rows: MenuRows | None = None
-        self._built: Built | None = None
+        self._edition: Edition | None = None
         self._read_at = float("-inf")
         self._failed_at = float("-inf")
+        self._failed_for: Rules | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._building: dict[tuple[Edition, Rights], asyncio.Task[Built]] = {}
+        self._slots = asyncio.Semaphore(_AT_ONCE)
         self._log = structlog.get_logger("menu")
 
     async def close(self) -> None:
-        """Ends a reading that is under way."""
-        if self._reading:
-            self._reading.cancel()
-            await asyncio.wait({self._reading})
+        """Ends what is under way."""
+        running = {*self._building.values(), *([self._reading] if self._reading else [])}
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
 
-    async def show(self) -> bytes:
-        """The menu on the wire; however many ask at once, it is read and built once.
+    async def show(self, rights: Rights = ALL_RIGHTS) -> bytes:
+        """The menu on the wire for whoever has these rights.
+
+        However many ask at once, the tree is read once, and a menu is built once for all who have
+        the same rights.
 
         Raises:
             Problem: ``deployment_server_unavailable`` when there is none to show.
@@ -75,69 +71,93 @@ class MenuKeeper:
         asked = self._clock()
         in_date = self._in_date(asked)
         if not in_date:
-            await self._catch_up(asked)
+            await self._catch_up(asked, rights)
             in_date = self._in_date(asked)
         elif asked - self._read_at > FRESH:
-            self._renewal()
-        if self._built is None:
+            self._renewal(rights)
+        edition = self._edition
+        if edition is None:
             raise Problem("deployment_server_unavailable")
-        return self._built.fresh if in_date else self._built.stale
+        built = edition.kept(rights) or await self._build(edition, rights)
+        return built.fresh if in_date else built.stale
+
+    def _rules(self) -> Rules:
+        options = self._options()
+        return Rules(options.tag, options.root_folder, options.menu_type, self._ruled())
 
     def _in_date(self, asked: float) -> bool:
         return (
-            self._built is not None
-            and self._built.rules == _rules(self._options())
+            self._edition is not None
             and asked - self._read_at < LATEST
+            and self._edition.rules == self._rules()
         )
 
-    async def _catch_up(self, asked: float) -> None:
-        """Waits for a menu that is in date, unless the deployment server has just failed."""
+    async def _catch_up(self, asked: float, rights: Rights) -> None:
+        """Waits for a tree that is in date, unless the deployment server has just failed."""
         give_up = asked + PATIENCE
         while not self._in_date(asked) and (left := give_up - self._clock()) > 0:
-            same_rules = self._built and self._built.rules == _rules(self._options())
-            if self._clock() - self._failed_at < LATEST and (same_rules or not self._rows):
+            if self._clock() - self._failed_at < LATEST and self._failed_for == self._rules():
                 return
-            done, _ = await asyncio.wait({self._renewal()}, timeout=left)
+            done, _ = await asyncio.wait({self._renewal(rights)}, timeout=left)
             if not done:
-                self._failed_at = self._clock()
+                self._failed(self._rules())
 
-    def _renewal(self) -> asyncio.Task[None]:
+    def _failed(self, rules: Rules) -> None:
+        self._failed_at = self._clock()
+        self._failed_for = rules
+
+    def _renewal(self, rights: Rights) -> asyncio.Task[None]:
+        """The reading that is under way or begins now; ``rights`` are those of who asks for it."""
         if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self._renew())
+            self._reading = asyncio.create_task(self._renew(rights))
         return self._reading
 
-    async def _renew(self) -> None:
-        began = self._clock()
-        rules = _rules(self._options())
+    async def _renew(self, rights: Rights) -> None:
+        rules = self._rules()
         try:
-            rows = await self._read(rules.tag)
-            await self._build(rows, rules)
-            self._read_at = began
-        except Exception as error:  # noqa: BLE001 (whatever it is, the last menu stays)
-            self._failed_at = self._clock()
+            await self._read_anew(rules, rights)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the last menus stay)
+            self._failed(rules)
             self._log.warning("the menu cannot be renewed", error=str(error))
-            if self._rows:
-                await self._build(self._rows, rules)
 
-    async def _build(self, rows: MenuRows, rules: Rules) -> None:
-        if self._built is None or rules != self._built.rules or rows != self._rows:
-            self._built = await asyncio.to_thread(build_answers, rows, rules)
-            self._rows = rows
-            self._log.debug("the menu was built", size=len(self._built.fresh))
+    async def _read_anew(self, rules: Rules, rights: Rights) -> None:
+        began = self._clock()
+        try:
+            rows = await self._read(rules.tag, rules.ruled)
+        except Exception:
+            # Rules that have changed hold for the tree as it was read last, too.
+            if self._edition is not None:
+                await self._publish(self._edition.rows, rules, rights)
+            raise
+        await self._publish(rows, rules, rights)
+        self._read_at = began
+
+    async def _publish(self, rows: MenuRows, rules: Rules, rights: Rights) -> None:
+        """Has the menus of these rows shown from now on, the one for ``rights`` ready at once."""
+        last = self._edition
+        if last is None or rules != last.rules or rows != last.rows:
+            self._edition = await asyncio.to_thread(_first_edition, rows, rules, rights)
+            self._log.debug("the job tree was read anew", jobs=len(rows.jobs))
+
+    async def _build(self, edition: Edition, rights: Rights) -> Built:
+        key = edition, rights
+        building = self._building.get(key)
+        if building is None:
+            building = asyncio.create_task(self._build_one(edition, rights))
+            self._building[key] = building
+            building.add_done_callback(lambda _: self._building.pop(key))
+        # Whoever gives up leaves it to the others who wait for it.
+        return await asyncio.shield(building)
+
+    async def _build_one(self, edition: Edition, rights: Rights) -> Built:
+        async with self._slots:
+            built = await asyncio.to_thread(edition.build, rights)
+        edition.keep(rights, built)
+        self._log.debug("a menu was built", size=len(built.fresh))
+        return built
 
 
-def _rules(options: Options) -> Rules:
-    return Rules(options.tag, options.root_folder, options.menu_type)
-
-
-def build_answers(rows: MenuRows, rules: Rules) -> Built:
-    """The menu of the rows, on the wire."""
-    tree = JobTree(rows.jobs, rows.folders, rules.tag, rules.root_folder, rows.filled)
-    if not tree.root_found:
-        structlog.get_logger("menu").error(
-            "the root folder is not there, so the menu is empty", root_folder=rules.root_folder
-        )
-    entries = build(tree, rules.menu_type)
-    version = hashlib.sha256(encode((rules, entries))).hexdigest()[:16]
-    fresh = Menu(version=version, type=rules.menu_type, stale=False, entries=entries)
-    return Built(rules, encode(fresh), encode(msgspec.structs.replace(fresh, stale=True)))
+def _first_edition(rows: MenuRows, rules: Rules, rights: Rights) -> Edition:
+    edition = Edition(rows, rules)
+    edition.keep(rights, edition.build(rights))
+    return edition

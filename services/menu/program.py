@@ -5,14 +5,16 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 from bus import contract
+from bus.caller import Caller
+from bus.events import EventLog
 from bus.machines import identity
 from bus.messages import Hello, ShowMenu, Welcome
 from bus.names import name_rules, suggested_name
-from bus.sessions import Verifier
 from express import computers
 from express.database import Database
 from express.jobs import MenuRows, read_menu_rows
 from express.layout_cache import LayoutCache
+from services.admission import Admission
 from services.menu.keeper import MenuKeeper
 from services.patience import PATIENCE, within
 from services.running import Program, Site
@@ -24,19 +26,20 @@ def program(dsn: str) -> Program:
     @asynccontextmanager
     async def serving(site: Site) -> AsyncIterator[None]:
         database = Database(dsn)
-        verifier = Verifier(site.connection, site.name)
-        portal = Portal(site, database, verifier)
+        events = EventLog(site.connection, site.name)
+        admission = Admission(site.connection, site.name, site.options, events)
+        portal = Portal(site, database, admission)
         service = site.service("menu", "Greets machines and shows what can be deployed on them")
         service.serve(contract.WELCOME, portal.welcome)
         service.serve(contract.SHOW, portal.show)
         try:
-            await verifier.start()
+            await admission.start()
             await service.start()
             yield
             await service.leave()
         finally:
             await portal.close()
-            await verifier.stop()
+            await admission.stop()
             await database.close()
 
     return serving
@@ -45,18 +48,20 @@ def program(dsn: str) -> Program:
 class Portal:
     """What the menu service answers."""
 
-    def __init__(self, site: Site, database: Database, verifier: Verifier) -> None:
+    def __init__(self, site: Site, database: Database, admission: Admission) -> None:
         self._site = site
         self._database = database
         self._layouts = LayoutCache()
-        self._verifier = verifier
-        self._menus = MenuKeeper(self._read, lambda: site.options.current)
+        self._admission = admission
+        self._menus = MenuKeeper(
+            self._read, lambda: site.options.current, lambda: admission.ruled_jobs
+        )
 
     async def close(self) -> None:
         """Ends what runs behind the answers."""
         await self._menus.close()
 
-    async def welcome(self, asked: Hello, _machine: str) -> Welcome:
+    async def welcome(self, asked: Hello, _caller: Caller) -> Welcome:
         """What the portal needs before anybody signs in.
 
         Raises:
@@ -83,15 +88,15 @@ class Portal:
             server_time=datetime.now(UTC),
         )
 
-    async def show(self, asked: ShowMenu, machine: str) -> bytes:
-        """The menu, for who has signed in where that is needed.
+    async def show(self, asked: ShowMenu, caller: Caller) -> bytes:
+        """The menu of what the technician may deploy, who has signed in where that is needed.
 
         Raises:
             Problem: ``login_required``, ``session_expired`` or ``deployment_server_unavailable``.
         """
-        await self._verifier.admit(asked.token, machine, self._site.options.current.protection)
-        return await self._menus.show()
+        admitted = await self._admission.admit(asked.token, caller.machine)
+        return await self._menus.show(admitted.rights)
 
-    async def _read(self, tag: str) -> MenuRows:
+    async def _read(self, tag: str, ruled: frozenset[int]) -> MenuRows:
         async with self._database.transaction() as transaction:
-            return await read_menu_rows(transaction, tag)
+            return await read_menu_rows(transaction, tag, ruled)

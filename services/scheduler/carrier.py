@@ -14,13 +14,16 @@ from nats.js.api import AckPolicy, ConsumerConfig
 
 from bus import subjects
 from bus.connection import backoff
+from bus.events import EventLog, NotKeptError
 from bus.machines import machine_key
 from bus.messages import Outcome, Request, decoder, encode
 from bus.problems import RETRIABLE, Problem
 from express.database import Database, WriteConflict
 from express.layout_cache import LayoutCache
+from services.admission import Admission
 from services.running import Site
 from services.scheduler.carrying import carry_out, reject
+from services.scheduler.telling import tell_accepted, tell_ended
 
 WORKERS: Final = 4
 """Requests that one copy carries out side by side; each takes a connection to the database."""
@@ -39,10 +42,19 @@ _request = decoder(Request)
 class Carrier:
     """Carries requests out until it is stopped."""
 
-    def __init__(self, site: Site, database: Database, layouts: LayoutCache) -> None:
+    def __init__(
+        self,
+        site: Site,
+        database: Database,
+        layouts: LayoutCache,
+        admission: Admission,
+        events: EventLog,
+    ) -> None:
         self._site = site
         self._database = database
         self._layouts = layouts
+        self._admission = admission
+        self._events = events
         self._stream: JetStreamContext = site.connection.jetstream()
         self._workers: list[asyncio.Task[None]] = []
         self._fetching: set[asyncio.Task[list[Msg]]] = set()
@@ -120,7 +132,7 @@ class Carrier:
             delay = _TURN
         except Problem as problem:
             self._log.warning("a request waits", subject=message.subject, why=str(problem))
-        except (nats.errors.Error, TimeoutError) as error:
+        except (nats.errors.Error, NotKeptError, TimeoutError) as error:
             self._log.warning("a request waits", subject=message.subject, why=type(error).__name__)
         except Exception:  # noqa: BLE001 (the request is delivered again, whatever went wrong)
             self._log.exception("a request failed", delivery=message.metadata.num_delivered)
@@ -136,7 +148,7 @@ class Carrier:
         """Sees a request through; None when that is done, else the seconds to wait.
 
         Raises:
-            Problem, WriteConflict, nats.errors.Error: it can be carried out later.
+            Problem, WriteConflict, NotKeptError, nats.errors.Error: it can be carried out later.
         """
         request = _read(message)
         if request is None:
@@ -148,6 +160,7 @@ class Carrier:
             log.debug("a request waits for an earlier one of its machine")
             return _TURN
         log.debug("a request is taken", delivery=message.metadata.num_delivered)
+        await tell_accepted(self._events, request)
         outcome = await self._carry_out(message, request)
         log.info(
             "request done",
@@ -158,13 +171,19 @@ class Carrier:
         )
         if request.outcome_to:
             await self._site.connection.publish(request.outcome_to, encode(outcome))
+        await tell_ended(self._events, request, outcome)
         return None
 
     async def _carry_out(self, message: Msg, request: Request) -> Outcome:
         number = message.metadata.sequence.stream
         try:
             outcome = await carry_out(
-                self._database, self._layouts, request, self._site.options.current
+                self._database,
+                self._layouts,
+                request,
+                self._site.options.current,
+                # By the rules as they are now, not as they were when it was accepted.
+                self._admission.rights(request.protection, request.technician),
             )
         except WriteConflict:
             raise

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Literal
 
+from bus.access import Rights
 from bus.machines import machine_key
 from bus.messages import ComputerRef, JobRef, Outcome, Request, ScheduledComputer, decoder, encode
 from bus.options import Options
@@ -18,7 +19,7 @@ _outcome = decoder(Outcome)
 
 
 async def carry_out(
-    database: Database, layouts: LayoutCache, request: Request, options: Options
+    database: Database, layouts: LayoutCache, request: Request, options: Options, rights: Rights
 ) -> Outcome:
     """What has become of the request; if it was carried out before, what became of it then.
 
@@ -34,7 +35,7 @@ async def carry_out(
             await schedules.unlock(transaction, f"machine:{machine}")
             return outcome_of(record)
         layout = await layouts.layout(transaction)
-        plan = await make_plan(transaction, layout, request, options, request.site)
+        plan = await make_plan(transaction, layout, request, options, request.site, rights)
         outcome = await _write(transaction, layout, plan, request)
         await _record(transaction, request, machine, "scheduled", outcome)
         await schedules.unlock(transaction, f"machine:{machine}")

@@ -14,15 +14,17 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from bus import subjects
+from bus.access import Rights
+from bus.caller import Caller
+from bus.events import EventLog, NotKeptError
 from bus.messages import AskStatus, Details, Outcome, Request, Schedule, decoder, encode
-from bus.options import Options
 from bus.problems import RETRIABLE, Problem
 from bus.service import RETRY_AFTER
-from bus.sessions import Verifier
 from express import schedules
 from express.database import Database
 from express.layout_cache import LayoutCache
 from express.schedules import Record
+from services.admission import Admission
 from services.patience import PATIENCE, within
 from services.running import Site
 from services.scheduler.carrying import outcome_of
@@ -41,12 +43,18 @@ class Intake:
     """What the scheduler answers."""
 
     def __init__(
-        self, site: Site, database: Database, layouts: LayoutCache, verifier: Verifier
+        self,
+        site: Site,
+        database: Database,
+        layouts: LayoutCache,
+        admission: Admission,
+        events: EventLog,
     ) -> None:
         self._site = site
         self._database = database
         self._layouts = layouts
-        self._verifier = verifier
+        self._admission = admission
+        self._events = events
         self._stream: JetStreamContext = site.connection.jetstream()
         self._inbox = site.connection.new_inbox()
         self._waiting: dict[str, set[asyncio.Future[Outcome]]] = {}
@@ -56,18 +64,22 @@ class Intake:
         """Listens for outcomes; whoever carries a request out tells the copy that took it in."""
         await self._site.connection.subscribe(f"{self._inbox}.*", cb=self._told)
 
-    async def schedule(self, asked: Schedule, machine: str) -> Outcome:
+    async def schedule(self, asked: Schedule, caller: Caller) -> Outcome:
         """Takes a request in and waits a moment for what becomes of it.
 
         Raises:
-            Problem: what can be refused at once; nothing is kept of such a request.
+            Problem: what can be refused at once; nothing is kept of such a request but an event.
         """
-        options = self._site.options.current
+        machine = caller.machine
         give_up = time.monotonic() + WAIT
-        claims = await self._verifier.admit(asked.token, machine, options.protection)
+        admitted = await self._admission.admit(asked.token, machine)
         now = datetime.now(UTC)
         digest = digest_of(asked)
-        record = await self._record_or_judgement(asked, machine, options, now)
+        try:
+            record = await self._record_or_judgement(asked, machine, admitted.rights, now)
+        except Problem as problem:
+            await self._tell_refused(asked, machine, admitted.name, problem)
+            raise
         if record:
             return _same(record, machine, digest)
         request = Request(
@@ -79,12 +91,13 @@ class Intake:
             digest=digest,
             computer_name=asked.computer_name,
             start_at=asked.start_at,
-            technician=claims.username if claims else None,
+            technician=admitted.name,
+            protection=admitted.protection,
             outcome_to=f"{self._inbox}.{asked.request_id}",
         )
         return await self._keep_and_wait(request, machine, give_up)
 
-    async def status(self, asked: AskStatus, machine: str) -> Outcome:
+    async def status(self, asked: AskStatus, caller: Caller) -> Outcome:
         """What has become of a request of this machine.
 
         Raises:
@@ -93,18 +106,18 @@ class Intake:
         try:
             # What is neither done nor waiting may have been done between the two looks.
             for look in (self._recorded, self._kept, self._recorded):
-                outcome = await look(asked.request_id, machine)
+                outcome = await look(asked.request_id, caller.machine)
                 if outcome:
                     return outcome
         except Problem:
-            kept = await self._kept(asked.request_id, machine)
+            kept = await self._kept(asked.request_id, caller.machine)
             if kept is None:
                 raise
             return kept
         raise Problem("unknown_request")
 
     async def _record_or_judgement(
-        self, asked: Schedule, machine: str, options: Options, now: datetime
+        self, asked: Schedule, machine: str, rights: Rights, now: datetime
     ) -> Record | None:
         """The record of a request that is done; None for one that may be kept, or is.
 
@@ -112,7 +125,7 @@ class Intake:
             Problem: why a new request is refused.
         """
         try:
-            return await self._judge(asked, options, now)
+            return await self._judge(asked, rights, now)
         except Problem as problem:
             # What is kept already is carried out or rejected, but not refused any more.
             if await self._kept(asked.request_id, machine):
@@ -124,7 +137,7 @@ class Intake:
                     return record
             raise
 
-    async def _judge(self, asked: Schedule, options: Options, now: datetime) -> Record | None:
+    async def _judge(self, asked: Schedule, rights: Rights, now: datetime) -> Record | None:
         """The record of a request that is done; of another, whether there is nothing against it."""
         async with within(PATIENCE), self._database.transaction() as transaction:
             record = await schedules.recorded(transaction, asked.request_id)
@@ -133,8 +146,28 @@ class Intake:
             if asked.start_at and asked.start_at <= now:
                 raise Problem("bad_request", "The time to start at has passed already.")
             layout = await self._layouts.layout(transaction)
-            await make_plan(transaction, layout, asked, options, self._site.name)
+            await make_plan(
+                transaction, layout, asked, self._site.options.current, self._site.name, rights
+            )
             return None
+
+    async def _tell_refused(
+        self, asked: Schedule, machine: str, technician: str | None, problem: Problem
+    ) -> None:
+        if problem.code in RETRIABLE:
+            return
+        self._log.info("a request is refused", machine=machine, problem=problem.code)
+        with contextlib.suppress(NotKeptError):
+            await self._events.record(
+                "request_refused",
+                machine=machine,
+                technician=technician,
+                details={
+                    "request": asked.request_id,
+                    "item": asked.item_id,
+                    "problem": problem.code,
+                },
+            )
 
     async def _keep_and_wait(self, request: Request, machine: str, give_up: float) -> Outcome:
         told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()

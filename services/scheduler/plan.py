@@ -4,6 +4,7 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
+from bus.access import Rights
 from bus.machines import Identity, identity
 from bus.messages import ComputerRef, Details, Machine
 from bus.names import check_name, suggested_name
@@ -12,6 +13,7 @@ from bus.problems import Problem
 from express import computers
 from express.database import Transaction
 from express.jobs import read_folders, read_job, read_jobs_in
+from express.rights import forbidden_jobs
 from express.schema import Layout
 from express.tree import Job, JobTree
 
@@ -60,7 +62,12 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 
 async def make_plan(
-    transaction: Transaction, layout: Layout, wish: Wish, options: Options, site: str
+    transaction: Transaction,
+    layout: Layout,
+    wish: Wish,
+    options: Options,
+    site: str,
+    rights: Rights,
 ) -> Plan:
     """What a wish comes to as the deployment server stands now.
 
@@ -69,7 +76,7 @@ async def make_plan(
             ``name_taken``, ``forbidden`` or ``deployment_server_unavailable``.
     """
     known = identity(wish.machine, options.shared)
-    jobs = await _jobs(transaction, wish.item_id, options)
+    jobs = await _jobs(transaction, wish.item_id, options, rights)
     computer = await computers.find(transaction, layout, known)
     name = choose_name(computer, wish.computer_name, known, options, site)
     target = computer or await _new_computer(transaction, layout, options.new_computer_group)
@@ -135,16 +142,21 @@ async def _new_computer(transaction: Transaction, layout: Layout, name: str) -> 
     return NewComputer(group)
 
 
-async def _jobs(transaction: Transaction, item_id: str, options: Options) -> list[Job]:
+async def _jobs(
+    transaction: Transaction, item_id: str, options: Options, rights: Rights
+) -> list[Job]:
     folders = await read_folders(transaction)
     needed = JobTree((), folders, options.tag, options.root_folder).needed(item_id)
     if needed is None or any(abs(id_) > _LARGEST_ID for id_ in needed.job_ids):
         raise Problem("unknown_item")
     jobs = [job for id_ in needed.job_ids if (job := await read_job(transaction, id_))]
     jobs += await read_jobs_in(transaction, needed.folder_ids)
-    found = JobTree(jobs, folders, options.tag, options.root_folder).jobs_of(item_id)
+    tree = JobTree(jobs, folders, options.tag, options.root_folder)
+    found = tree.jobs_of(item_id)
     if not found:
         raise Problem("unknown_item")
+    if forbidden_jobs(tree, rights, found):
+        raise Problem("forbidden", "You may not deploy this item.")
     if len(found) > MOST_JOBS:
         raise Problem("bad_request", f"This item stands for more than {MOST_JOBS} jobs.")
     return found

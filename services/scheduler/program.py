@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from bus import contract
-from bus.sessions import Verifier
+from bus.events import EventLog
 from express.database import Database
 from express.layout_cache import LayoutCache
+from services.admission import Admission
 from services.running import Program, Site
 from services.scheduler.carrier import Carrier
 from services.scheduler.intake import Intake
@@ -19,14 +20,15 @@ def program(dsn: str) -> Program:
     async def serving(site: Site) -> AsyncIterator[None]:
         asking, carrying = Database(dsn), Database(dsn)
         layouts = LayoutCache()
-        verifier = Verifier(site.connection, site.name)
-        intake = Intake(site, asking, layouts, verifier)
-        carrier = Carrier(site, carrying, layouts)
+        events = EventLog(site.connection, site.name)
+        admission = Admission(site.connection, site.name, site.options, events)
+        intake = Intake(site, asking, layouts, admission, events)
+        carrier = Carrier(site, carrying, layouts, admission, events)
         service = site.service("scheduler", "Schedules what technicians pick")
         service.serve(contract.SCHEDULE, intake.schedule)
         service.serve(contract.STATUS, intake.status)
         try:
-            await verifier.start()
+            await admission.start()
             await intake.start()
             await carrier.start()
             await service.start()
@@ -35,7 +37,7 @@ def program(dsn: str) -> Program:
         finally:
             # Questions that wait for an outcome need the carrier until they are answered.
             await carrier.stop()
-            await verifier.stop()
+            await admission.stop()
             await asking.close()
             await carrying.close()
 

@@ -185,12 +185,18 @@ async def test_a_silent_watch_is_read_anew(
 async def test_a_key_can_be_fetched_as_it_is_now(connection: Connection) -> None:
     await prepare(connection.jetstream())
     bucket = await connection.jetstream().key_value(subjects.OPTIONS)
-    async with mirroring(connection, Seen()) as mirror:
-        assert await mirror.fetch("timeout") is None
-        await bucket.put("main.timeout", b"7")
-        assert await mirror.fetch("timeout") == b"7"
+    await bucket.put("main.timeout", b"7")
+    seen = Seen()
+    async with mirroring(connection, seen) as mirror:
+        await mirror.stop()
+        await mirror.fetch("tag")
+        assert seen.values == {"timeout": b"7"}
+        await bucket.put("main.tag", b"x")
+        await mirror.fetch("tag")
+        assert seen.values == {"timeout": b"7", "tag": b"x"}
         await bucket.delete("main.timeout")
-        assert await mirror.fetch("timeout") is None
+        await mirror.fetch("timeout")
+        assert seen.values == {"tag": b"x"}
 
 
 async def test_a_mirror_can_be_stopped_at_any_time(bus: BusServer, connection: Connection) -> None:

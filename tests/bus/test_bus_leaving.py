@@ -15,6 +15,7 @@ import pytest
 
 from bus import contract
 from bus.buckets import prepare
+from bus.caller import Caller
 from bus.connection import Connection, ask, connect
 from bus.messages import Login, Session
 from bus.presence import present
@@ -56,7 +57,7 @@ class Load:
                 self.answered += 1
 
 
-def _service(connection: Connection, handler: Callable[[Say, str], Awaitable[Said]]) -> Service:
+def _service(connection: Connection, handler: Callable[[Say, Caller], Awaitable[Said]]) -> Service:
     service = Service(
         connection, site="main", name="echo", version="1.0.0", description="Says it again"
     )
@@ -64,14 +65,14 @@ def _service(connection: Connection, handler: Callable[[Say, str], Awaitable[Sai
     return service
 
 
-async def _slow_echo(asked: Say, machine: str) -> Said:
+async def _slow_echo(asked: Say, caller: Caller) -> Said:
     await asyncio.sleep(0.003)
-    return await echo(asked, machine)
+    return await echo(asked, caller)
 
 
 @pytest.mark.parametrize("handler", [echo, _slow_echo], ids=["at once", "after a while"])
 async def test_every_question_is_answered_while_copies_come_and_go_under_load(
-    bus: BusServer, handler: Callable[[Say, str], Awaitable[Said]]
+    bus: BusServer, handler: Callable[[Say, Caller], Awaitable[Said]]
 ) -> None:
     async def question(number: int) -> None:
         said = await ask(caller, "main", ECHO, KEY, say(str(number)), timeout=5)
@@ -147,7 +148,7 @@ async def test_a_question_that_runs_is_answered_before_the_service_is_gone(
 ) -> None:
     asked, go_on = asyncio.Event(), asyncio.Event()
 
-    async def wait(question: Say, _machine: str) -> Said:
+    async def wait(question: Say, _caller: Caller) -> Said:
         asked.set()
         await go_on.wait()
         return Said(text=question.text)
@@ -176,7 +177,7 @@ async def test_a_question_that_hangs_is_refused_after_the_time_out(
     asked = asyncio.Event()
     cancelled = asyncio.Event()
 
-    async def hang(_asked: Say, _machine: str) -> Said:
+    async def hang(_asked: Say, _caller: Caller) -> Said:
         asked.set()
         try:
             await asyncio.Event().wait()
@@ -204,7 +205,7 @@ async def test_even_a_question_that_will_not_be_cancelled_does_not_hold_the_serv
     monkeypatch.setattr("bus.service._CANCEL_TIMEOUT", 0.05)
     asked, go_on = asyncio.Event(), asyncio.Event()
 
-    async def stubborn(_asked: Say, _machine: str) -> Said:
+    async def stubborn(_asked: Say, _caller: Caller) -> Said:
         asked.set()
         while not go_on.is_set():
             with contextlib.suppress(asyncio.CancelledError):
@@ -224,7 +225,7 @@ async def test_even_a_question_that_will_not_be_cancelled_does_not_hold_the_serv
 async def test_leaving_can_itself_be_called_off(connection: Connection) -> None:
     asked = asyncio.Event()
 
-    async def hang(_asked: Say, _machine: str) -> Said:
+    async def hang(_asked: Say, _caller: Caller) -> Said:
         asked.set()
         await asyncio.Event().wait()
         raise AssertionError
@@ -256,7 +257,7 @@ async def test_a_line_that_breaks_while_leaving_still_ends_what_runs(
 ) -> None:
     asked, ended = asyncio.Event(), asyncio.Event()
 
-    async def hang(_asked: Say, _machine: str) -> Said:
+    async def hang(_asked: Say, _caller: Caller) -> Said:
         asked.set()
         try:
             await asyncio.Event().wait()

@@ -38,6 +38,30 @@ GOOD: list[tuple[str, str, object]] = [
     ("shared_macs", "00:1B:21:AA:BB:CC, 001b21aabbdd", ("001b21aabbcc", "001b21aabbdd")),
     ("shared_macs", "none", ()),
     ("protection", "hash", "hash"),
+    ("protection", "server", "server"),
+    ("protection", "domain", "domain"),
+    ("administrators", "LAB Deployers", "LAB Deployers"),
+    ("administrators", "none", None),
+    ("administrators", "", None),
+    ("session_lifetime", "60", 60),
+    ("tries_per_machine", "5", 5),
+    ("tries_per_account", "1", 1),
+    ("tries_per_address", "1000", 1000),
+    ("tries_window", "86400", 86400),
+    ("lock_time", "1", 1),
+    ("trust_request_info", "yes", True),
+    ("domain", "Lab.Example.", "lab.example"),
+    ("domain", "none", None),
+    ("domain_controllers", "dc1.lab.example", ("dc1.lab.example",)),
+    (
+        "domain_controllers",
+        "DC1, dc2:3269; LDAPS://dc3 ldap://10.0.0.4:389/",
+        ("dc1", "dc2:3269", "ldaps://dc3", "ldap://10.0.0.4:389"),
+    ),
+    ("domain_controllers", "None", ()),
+    ("domain_ca", "/etc/imageinvoker/ca.pem", "/etc/imageinvoker/ca.pem"),
+    ("domain_ca", "none", None),
+    ("send_domain_passwords_in_clear_text", "on", True),
     ("detailed_logging", "on", True),
 ]
 BAD: list[tuple[str, str]] = [
@@ -57,9 +81,36 @@ BAD: list[tuple[str, str]] = [
     ("new_computer_group", ""),
     ("new_computer_group", "\udc80"),
     ("shared_macs", "00:1b:21"),
-    ("protection", "server"),
-    ("protection", "domain"),
     ("protection", "password"),
+    ("protection", "none, hash"),
+    ("administrators", "x" * 257),
+    ("administrators", "two\nlines"),
+    ("session_lifetime", "59"),
+    ("session_lifetime", "86401"),
+    ("tries_per_machine", "0"),
+    ("tries_per_account", "101"),
+    ("tries_per_address", "1001"),
+    ("tries_window", "0"),
+    ("lock_time", "0"),
+    ("trust_request_info", "perhaps"),
+    ("domain", "LAB"),
+    ("domain", "lab..example"),
+    ("domain", "-lab.example"),
+    ("domain", "lab example"),
+    ("domain", "ldap://lab.example"),
+    ("domain", "a." * 127 + "aa"),
+    ("domain", "x" * 64 + ".example"),
+    ("domain_controllers", "http://dc1"),
+    ("domain_controllers", "dc1:0"),
+    ("domain_controllers", "dc1:65536"),
+    ("domain_controllers", "dc1:ldaps"),
+    ("domain_controllers", "ldaps://"),
+    ("domain_controllers", "ldap://user@dc1"),
+    ("domain_controllers", "ldap://dc1/dc=lab"),
+    ("domain_controllers", "dc1,-dc2"),
+    ("domain_controllers", ",".join(f"dc{number}" for number in range(33))),
+    ("domain_ca", "two\nlines"),
+    ("send_domain_passwords_in_clear_text", "maybe"),
     ("detailed_logging", "2"),
     ("text", "{}"),
     ("nosuch", "1"),
@@ -134,6 +185,30 @@ def test_a_naming_rule_that_cannot_be_followed_leaves_the_default_with_a_complai
     options, complaints = assemble({"naming": b'"%NOSUCH%"'})
     assert options.naming == DEFAULTS.naming
     assert "NOSUCH" in complaints[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("domain", b'"LAB"'),
+        ("domain_controllers", b'["dc1", "http://dc2"]'),
+        ("domain_controllers", b'"dc1"'),
+        ("administrators", b'"two\\nlines"'),
+    ],
+)
+def test_what_cannot_be_a_directory_leaves_the_default_with_a_complaint(
+    name: str, raw: bytes
+) -> None:
+    options, complaints = assemble({name: raw, "protection": b'"domain"'})
+    assert options == Options(protection="domain")
+    assert [complaint.partition(":")[0] for complaint in complaints] == [name]
+
+
+def test_a_directory_that_is_none_is_refused_with_an_example() -> None:
+    with pytest.raises(OptionError, match=r"'LAB' is no DNS name of a domain \(lab\.example\)"):
+        parse("domain", "LAB")
+    with pytest.raises(OptionError, match="'http://dc' is no domain controller"):
+        parse("domain_controllers", "dc1, http://dc")
 
 
 @pytest.mark.parametrize("raw", [b"", b"hash", b'"HASH"', b"1", b'"\xff"'])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from bus import subjects
+from bus.caller import Caller
 from bus.connection import BusUnavailableError, Connection, ask, connect
 from bus.messages import Details, encode
 from bus.problems import Problem
@@ -22,7 +23,7 @@ from bus.service import RETRY_AFTER, Service
 from tests.buses import BusServer
 from tests.echo import ECHO, KEY, Said, Say, echo, say, until
 
-Handler = Callable[[Say, str], Awaitable[Said | bytes]]
+Handler = Callable[[Say, Caller], Awaitable[Said | bytes]]
 SUBJECT = subjects.endpoint("main", "echo", "say", KEY)
 
 
@@ -152,8 +153,8 @@ async def test_a_question_is_answered(connection: Connection) -> None:
 
 
 async def test_an_answer_may_be_given_as_it_is_on_the_wire(connection: Connection) -> None:
-    async def ready(_asked: Say, machine: str) -> bytes:
-        return encode(Said(text=machine))
+    async def ready(_asked: Say, caller: Caller) -> bytes:
+        return encode(Said(text=caller.machine))
 
     async with _serving(connection, ready):
         assert await ask(connection, "main", ECHO, KEY, say()) == Said(text=KEY)
@@ -162,7 +163,7 @@ async def test_an_answer_may_be_given_as_it_is_on_the_wire(connection: Connectio
 async def test_a_problem_of_the_handler_reaches_the_caller_whole(connection: Connection) -> None:
     problem = Problem("login_failed", "No.\r\nX-Evil: 1", Details(attempts_left=2))
 
-    async def refuse(_asked: Say, _machine: str) -> Said:
+    async def refuse(_asked: Say, _caller: Caller) -> Said:
         raise problem
 
     async with _serving(connection, refuse):
@@ -177,7 +178,7 @@ async def test_a_problem_of_the_handler_reaches_the_caller_whole(connection: Con
 
 
 async def test_what_goes_wrong_inside_is_logged_and_never_travels(connection: Connection) -> None:
-    async def fail(_asked: Say, _machine: str) -> Said:
+    async def fail(_asked: Say, _caller: Caller) -> Said:
         raise RuntimeError("the password of the database is tiger")
 
     with capture_logs() as lines:
@@ -195,7 +196,7 @@ async def test_what_goes_wrong_inside_is_logged_and_never_travels(connection: Co
 async def test_an_answer_that_cannot_be_written_is_an_internal_error(
     connection: Connection,
 ) -> None:
-    async def odd(_asked: Say, _machine: str) -> Said:
+    async def odd(_asked: Say, _caller: Caller) -> Said:
         return Said(text="\ud800")
 
     async with _serving(connection, odd):
@@ -244,7 +245,7 @@ async def test_no_bytes_stop_a_service(connection: Connection) -> None:
 async def test_nobody_can_speak_for_another_machine(connection: Connection) -> None:
     asked: list[Say] = []
 
-    async def remember(question: Say, _machine: str) -> Said:
+    async def remember(question: Say, _caller: Caller) -> Said:
         asked.append(question)
         return Said(text="")
 
@@ -259,7 +260,7 @@ async def test_nobody_can_speak_for_another_machine(connection: Connection) -> N
 async def test_a_question_that_wants_no_reply_does_nothing(connection: Connection) -> None:
     asked: list[Say] = []
 
-    async def remember(question: Say, _machine: str) -> Said:
+    async def remember(question: Say, _caller: Caller) -> Said:
         asked.append(question)
         return Said(text="")
 
@@ -276,7 +277,7 @@ async def test_an_answer_larger_than_the_bus_carries_is_an_internal_error(tmp_pa
     try:
         connection = await connect(server.url, "small")
 
-        async def much(_asked: Say, _machine: str) -> Said:
+        async def much(_asked: Say, _caller: Caller) -> Said:
             return Said(text="x" * 5000)
 
         async with _serving(connection, much):
@@ -292,7 +293,7 @@ async def test_an_answer_larger_than_the_bus_carries_is_an_internal_error(tmp_pa
 async def test_questions_are_answered_side_by_side(connection: Connection) -> None:
     everybody = asyncio.Barrier(50)
 
-    async def meet(_asked: Say, _machine: str) -> Said:
+    async def meet(_asked: Say, _caller: Caller) -> Said:
         await everybody.wait()
         return Said(text="met")
 
@@ -308,7 +309,7 @@ async def test_beyond_the_bound_callers_are_told_when_to_ask_again(
 ) -> None:
     go_on = asyncio.Event()
 
-    async def wait(asked: Say, _machine: str) -> Said:
+    async def wait(asked: Say, _caller: Caller) -> Said:
         await go_on.wait()
         return Said(text=asked.text)
 
@@ -332,7 +333,7 @@ async def test_beyond_the_bound_callers_are_told_when_to_ask_again(
 
 
 async def test_statistics_count_requests_errors_and_time(connection: Connection) -> None:
-    async def choose(asked: Say, _machine: str) -> Said:
+    async def choose(asked: Say, _caller: Caller) -> Said:
         if asked.text == "refuse":
             raise Problem("forbidden")
         await asyncio.sleep(0.01)
@@ -392,7 +393,7 @@ async def test_an_answer_into_a_dead_line_is_logged_and_harms_nobody(
 ) -> None:
     asked, go_on = asyncio.Event(), asyncio.Event()
 
-    async def wait(_asked: Say, _machine: str) -> Said:
+    async def wait(_asked: Say, _caller: Caller) -> Said:
         asked.set()
         await go_on.wait()
         return Said(text="late")

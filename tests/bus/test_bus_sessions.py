@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 
 import jwt
+import nats.errors
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
@@ -16,12 +17,22 @@ from bus import subjects
 from bus.buckets import prepare
 from bus.connection import Connection
 from bus.messages import encode
+from bus.options import OptionError, parse
 from bus.problems import Problem
-from bus.sessions import Claims, PublicKey, Signer, Verifier
+from bus.sessions import (
+    LONGEST,
+    PUBLISH_EVERY,
+    Claims,
+    PublicKey,
+    SessionRefused,
+    Signer,
+    Verifier,
+)
 from tests.buses import BusServer
 from tests.echo import KEY, until
 
 OTHER = "mac001b21aabbcc"
+SHARED = Claims(username=None, protection="hash")
 
 
 @pytest.fixture
@@ -55,10 +66,13 @@ def _claims(changes: Mapping[str, object] = {}) -> dict[str, object]:
     return {name: value for name, value in (usual | dict(changes)).items() if value != "absent"}
 
 
-async def _own_key(connection: Connection, key_id: str = "0123456789abcdef") -> Ed25519PrivateKey:
+async def _own_key(
+    connection: Connection, key_id: str = "0123456789abcdef", expires_at: float | None = None
+) -> Ed25519PrivateKey:
     """A key that stands in the bucket, so that a test can sign what no signer would."""
     private = Ed25519PrivateKey.generate()
-    public = PublicKey(key=private.public_key().public_bytes_raw(), expires_at=time.time() + 60)
+    end = time.time() + 60 if expires_at is None else expires_at
+    public = PublicKey(key=private.public_key().public_bytes_raw(), expires_at=end)
     bucket = await connection.jetstream().key_value(subjects.KEYS)
     await bucket.put(subjects.site_key("main", key_id), encode(public))
     return private
@@ -77,14 +91,13 @@ def _part(value: object) -> str:
 
 
 async def test_a_good_session_is_admitted(verifier: Verifier, signer: Signer) -> None:
-    session = signer.session(KEY, "hash", None)
-    assert await verifier.admit(session.token, KEY, "hash") == Claims(
-        username=None, protection="hash"
-    )
+    session = signer.session(KEY, SHARED)
+    assert await verifier.admit(session.token, KEY, "hash") == SHARED
     assert 3590 < session.expires_at.timestamp() - time.time() <= 3600
-    named = signer.session(KEY, "server", "ann")
-    claims = await verifier.admit(named.token, KEY, "server")
-    assert claims == Claims(username="ann", protection="server")
+    ann = Claims(username="ann", protection="server", generation=7)
+    named = signer.session(KEY, ann, lifetime=90)
+    assert await verifier.admit(named.token, KEY, "server") == ann
+    assert 80 < named.expires_at.timestamp() - time.time() <= 90
 
 
 async def test_where_nobody_signs_in_nobody_needs_a_session(verifier: Verifier) -> None:
@@ -100,13 +113,13 @@ async def test_without_a_session_a_sign_in_is_asked_for(
 
 
 async def test_a_session_is_bound_to_its_machine(verifier: Verifier, signer: Signer) -> None:
-    assert await _refusal(verifier, signer.session(OTHER, "hash", None).token) == "login_required"
+    assert await _refusal(verifier, signer.session(OTHER, SHARED).token) == "login_required"
 
 
 async def test_a_session_is_bound_to_its_site(connection: Connection, verifier: Verifier) -> None:
     london = Signer("london")
     await london.publish(connection)
-    assert await _refusal(verifier, london.session(KEY, "hash", None).token) == "login_required"
+    assert await _refusal(verifier, london.session(KEY, SHARED).token) == "login_required"
     # Not even a key of this site signs for another.
     private = await _own_key(connection)
     assert await _refusal(verifier, _signed(private, changes={"aud": "london"})) == "login_required"
@@ -132,19 +145,81 @@ async def test_a_session_ends_with_its_time(verifier: Verifier, connection: Conn
 
 
 async def test_a_session_ends_with_its_key(connection: Connection, verifier: Verifier) -> None:
-    brief = Signer("main", lifetime=0.05)
-    await brief.publish(connection)
-    token = brief.session(KEY, "hash", None).token
+    end = time.time() + 0.3
+    private = await _own_key(connection, expires_at=end)
+    token = _signed(private)
     assert await verifier.admit(token, KEY, "hash")
-    end = time.time() + 0.12
     await until(lambda: time.time() > end)
     assert await _refusal(verifier, token) == "session_expired"
+
+
+async def test_a_session_that_was_good_is_looked_at_each_time(
+    connection: Connection, verifier: Verifier
+) -> None:
+    private = await _own_key(connection)
+    end = int(time.time()) - 30 + 2
+    token = _signed(private, changes={"exp": end})
+    assert await verifier.admit(token, KEY, "hash")
+    assert verifier.has_seen(token)
+    with pytest.raises(SessionRefused) as caught:
+        await verifier.admit(token, OTHER, "hash")
+    assert (caught.value.code, caught.value.reason) == ("login_required", "other machine")
+    with pytest.raises(SessionRefused) as caught:
+        await verifier.admit(token, KEY, "server")
+    assert (caught.value.code, caught.value.reason) == ("login_required", "other protection")
+    await until(lambda: time.time() >= end + 30)
+    with pytest.raises(SessionRefused) as caught:
+        await verifier.admit(token, KEY, "hash")
+    assert (caught.value.code, caught.value.reason) == ("session_expired", "expired")
+
+
+async def test_the_sessions_that_are_remembered_are_bounded(
+    verifier: Verifier, signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bus.sessions._REMEMBERED", 3)
+    tokens = [signer.session(KEY, SHARED, lifetime=60 + n).token for n in range(5)]
+    for token in tokens * 2:
+        assert await verifier.admit(token, KEY, "hash")
+    assert len(verifier._verified) == 3
+
+
+async def test_a_key_is_replaced_and_nobody_is_thrown_out(
+    connection: Connection, verifier: Verifier
+) -> None:
+    signer = Signer("main", rotate_every=0)
+    ids, tokens = [], []
+    for _ in range(3):
+        await signer.publish(connection)
+        ids.append(signer.key_id)
+        tokens.append(signer.session(KEY, SHARED).token)
+    assert len(set(ids)) == 3
+    for token in tokens:
+        assert await verifier.admit(token, KEY, "hash")
+
+
+async def test_a_key_that_the_bus_did_not_take_does_not_sign(
+    bus: BusServer, connection: Connection, verifier: Verifier
+) -> None:
+    signer = Signer("main", rotate_every=0)
+    await signer.publish(connection)
+    before = signer.key_id
+    bus.kill()
+    await until(lambda: connection.is_reconnecting)
+    with pytest.raises((nats.errors.Error, TimeoutError)):
+        await signer.publish(connection)
+    assert signer.key_id == before
+
+
+def test_a_key_outlives_the_longest_session_that_the_options_allow() -> None:
+    parse("session_lifetime", str(int(LONGEST)))
+    with pytest.raises(OptionError):
+        parse("session_lifetime", str(int(LONGEST) + 1))
 
 
 async def test_a_session_whose_key_is_gone_is_none(
     connection: Connection, verifier: Verifier, signer: Signer
 ) -> None:
-    token = signer.session(KEY, "hash", None).token
+    token = signer.session(KEY, SHARED).token
     assert await verifier.admit(token, KEY, "hash")
     bucket = await connection.jetstream().key_value(subjects.KEYS)
     await bucket.delete(subjects.site_key("main", signer.key_id))
@@ -174,7 +249,7 @@ async def test_a_session_that_says_something_odd_is_none(
 async def test_a_forged_session_is_none(
     connection: Connection, verifier: Verifier, signer: Signer
 ) -> None:
-    good = signer.session(KEY, "hash", None).token
+    good = signer.session(KEY, SHARED).token
     header, payload, signature = good.split(".")
     stranger = Ed25519PrivateKey.generate()
     entry = await (await connection.jetstream().key_value(subjects.KEYS)).get(
@@ -249,7 +324,7 @@ async def test_a_key_is_found_though_the_watch_has_not_shown_it(
     fresh = Signer("main")
     await fresh.publish(connection)
     assert fresh.key_id not in verifier._keys
-    assert await verifier.admit(fresh.session(KEY, "hash", None).token, KEY, "hash")
+    assert await verifier.admit(fresh.session(KEY, SHARED).token, KEY, "hash")
 
 
 async def test_many_copies_sign_at_once(
@@ -259,10 +334,9 @@ async def test_many_copies_sign_at_once(
     await other.publish(connection)
     assert other.key_id != signer.key_id
     for each in (signer, other, signer):
-        assert await verifier.admit(each.session(KEY, "hash", None).token, KEY, "hash")
+        assert await verifier.admit(each.session(KEY, SHARED).token, KEY, "hash")
     await signer.publish(connection)
-    assert await verifier.admit(signer.session(KEY, "hash", None).token, KEY, "hash")
-    assert signer.publish_every <= 1800
+    assert await verifier.admit(signer.session(KEY, SHARED).token, KEY, "hash")
 
 
 async def test_a_key_that_cannot_be_read_spoils_no_other(
@@ -273,7 +347,7 @@ async def test_a_key_that_cannot_be_read_spoils_no_other(
         for number, value in enumerate((b"", b"junk", b'{"key": "AAAA", "expires_at": 9e9}')):
             await bucket.put(f"main.{number:016x}", value)
         await until(lambda: len({line.get("key_id") for line in lines}) == 3)
-    assert await verifier.admit(signer.session(KEY, "hash", None).token, KEY, "hash")
+    assert await verifier.admit(signer.session(KEY, SHARED).token, KEY, "hash")
     stranger = _signed(Ed25519PrivateKey.generate(), f"{1:016x}")
     assert await _refusal(verifier, stranger) == "login_required"
 
@@ -281,13 +355,13 @@ async def test_a_key_that_cannot_be_read_spoils_no_other(
 async def test_known_keys_go_on_to_count_while_the_bus_is_away(
     bus: BusServer, connection: Connection, verifier: Verifier, signer: Signer
 ) -> None:
-    token = signer.session(KEY, "hash", None).token
+    token = signer.session(KEY, SHARED).token
     assert await verifier.admit(token, KEY, "hash")
     await until(lambda: signer.key_id in verifier._keys)
     bus.kill()
     await until(lambda: connection.is_reconnecting)
     assert await verifier.admit(token, KEY, "hash")
-    assert await _refusal(verifier, Signer("main").session(KEY, "hash", None).token)
+    assert await _refusal(verifier, Signer("main").session(KEY, SHARED).token)
 
 
 async def test_the_private_key_never_leaves_the_signer(
@@ -299,4 +373,4 @@ async def test_the_private_key_never_leaves_the_signer(
     assert set(kept) == {"key", "expires_at"}
     public = signer._private.public_key().public_bytes_raw()
     assert base64.b64decode(kept["key"]) == public
-    assert kept["expires_at"] - time.time() > 2 * signer.publish_every
+    assert kept["expires_at"] - time.time() > LONGEST + PUBLISH_EVERY

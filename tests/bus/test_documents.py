@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -22,6 +22,7 @@ from bus.buckets import prepare
 from bus.connection import Connection
 from bus.contract import COMMON, ENDPOINTS
 from bus.documents import ASYNCAPI, FOLDER, Json, Question
+from bus.events import Event, Kind
 from bus.machines import machine_key
 from bus.messages import (
     AskStatus,
@@ -76,6 +77,8 @@ times = st.datetimes(timezones=zones | st.just(UTC))
 request_ids = st.uuids().map(str)
 protections = st.sampled_from(["none", "hash", "server", "domain"])
 menu_types = st.sampled_from(["flat", "folders"])
+kinds = st.sampled_from(get_args(Kind))
+details = maybe | numbers | st.floats(-1e9, 1e9) | st.booleans() | st.lists(texts, max_size=3)
 machines = st.builds(
     Machine,
     uuid=maybe,
@@ -174,6 +177,18 @@ STRATEGIES: dict[type[Struct], st.SearchStrategy[Struct]] = {
         technician=maybe,
         outcome_to=maybe,
     ),
+    Event: st.builds(
+        Event,
+        id=texts,
+        site=texts,
+        kind=kinds,
+        at=times,
+        machine=texts,
+        computer=st.none() | computers,
+        technician=maybe,
+        operator=maybe,
+        details=st.dictionaries(texts, details, max_size=3),
+    ),
 }
 
 
@@ -220,7 +235,7 @@ def test_every_struct_of_the_contract_is_a_message_or_a_part_of_one() -> None:
         if issubclass(each, Struct) and each.__struct_fields__
     }
     parts = {name for each in VALIDATORS.values() for name in each.schema.get("$defs", {})}
-    assert parts | MESSAGES.keys() == declared
+    assert parts | MESSAGES.keys() == declared | {Event.__name__}
     assert STRATEGIES.keys() == set(MESSAGES.values())
 
 
@@ -346,7 +361,9 @@ async def test_the_streams_and_buckets_described_are_those_that_services_make(
     streams = {name: made[name] for name in made if name and not name.startswith("KV_")}
     assert ASYNC["x-buckets"].keys() == buckets
     assert streams == {
-        channel["title"].removeprefix("Stream "): [channel["address"].format(site="*", machine="*")]
+        channel["title"].removeprefix("Stream "): [
+            channel["address"].format(site="*", machine="*", kind="*")
+        ]
         for channel in ASYNC["channels"].values()
         if channel.get("title", "").startswith("Stream ")
     }

@@ -3,7 +3,7 @@
 import pytest
 
 from express.database import Database
-from express.jobs import read_job, read_jobs_in, read_menu_rows
+from express.jobs import LARGEST_ID, read_all_jobs, read_job, read_jobs_in, read_menu_rows
 from express.tree import Folder, Job
 
 pytestmark = pytest.mark.express
@@ -24,10 +24,43 @@ async def test_what_a_menu_is_made_of_is_read(database: Database) -> None:
     assert Folder(13, 12, "Finance Applications") in rows.folders
     assert len(rows.folders) == 16
     # A job without the tag, or without a name, fills its folder; the tagged ones do not.
-    assert {None, 10, 12, 13} <= rows.filled
-    assert not rows.filled & {1, 2, 3}
-    untagged = [job for job in rows.jobs if "(MI)" not in job.name]
-    assert 40 in rows.filled | {job.folder_id for job in untagged}
+    assert rows.filled[None] == 1
+    assert rows.filled[12] == rows.filled[13] == 2
+    assert 10 in rows.filled
+    assert not rows.filled.keys() & {1, 2, 3}
+
+
+@pytest.mark.parametrize("ruled", [(), (2,), (4, 5), (2, 3, 4, 5, 6, 7, 8)])
+async def test_a_ruled_job_is_read_and_no_job_is_told_twice(
+    database: Database, ruled: tuple[int, ...]
+) -> None:
+    added = [(2, 40, "Deploy (mi)"), (3, 40, "(MI)"), (4, 40, "Old (MI) job"), (5, 40, "a"),
+             (6, 40, "b"), (7, None, None)]  # fmt: skip
+    async with database.transaction() as tx:
+        before = await read_menu_rows(tx, "(MI)")
+        await tx.insert("event", ("event_id", "folder_id", "name"), added)
+        rows = await read_menu_rows(tx, "(MI)", frozenset(ruled))
+        everything = await read_all_jobs(tx)
+    read = {job.id for job in rows.jobs}
+    assert len(read) == len(rows.jobs)
+    assert {3, 4, *ruled} - {8} <= read
+    # Which of them are read depends on the server; each is read or counted, and none is both.
+    counted = [folder_id for id_, folder_id, _ in added if id_ not in read]
+    for place in (None, 40):
+        expected = before.filled.get(place, 0) + counted.count(place)
+        assert rows.filled.get(place, 0) == expected
+    assert 0 not in rows.filled.values()
+    assert sum(rows.filled.values()) + len(rows.jobs) == len(everything)
+
+
+async def test_thousands_of_ruled_jobs_are_read_and_impossible_ids_are_not_asked_for(
+    database: Database,
+) -> None:
+    ids = [*range(1, 2501), LARGEST_ID, LARGEST_ID + 1, -LARGEST_ID - 2, 10**18]
+    async with database.transaction() as tx:
+        await tx.insert("event", ("event_id", "folder_id", "name"), [(2400, 10, "x")])
+        rows = await read_menu_rows(tx, "(MI)", ids)
+    assert Job(2400, 10, "x", "") in rows.jobs
 
 
 @pytest.mark.parametrize("tag", ["100%", "a_b", "[x]", "!", "(MI)", "'", '"', "%%", "ß"])
@@ -43,13 +76,20 @@ async def test_a_tag_means_itself_whatever_it_is_made_of(database: Database, tag
         )
         rows = await read_menu_rows(tx, tag)
     assert {job.name for job in rows.jobs} == {name for name in names if tag in name}
-    assert rows.filled == {10}
+    assert rows.filled == {10: len(names) - len(rows.jobs)}
 
 
 async def test_one_job_is_read_or_known_to_be_gone(database: Database) -> None:
     async with database.transaction() as tx:
         assert await read_job(tx, 2000190) == Job(2000190, 5, "Memory test (MI)", "")
         assert await read_job(tx, 1) is None
+
+
+async def test_all_jobs_are_read(database: Database) -> None:
+    async with database.transaction() as tx:
+        found = await read_all_jobs(tx)
+    assert Job(2000190, 5, "Memory test (MI)", "") in found
+    assert {2000130, 2000131, 2000132, 2000133} <= {job.id for job in found}
 
 
 @pytest.mark.parametrize("more", [0, 999, 2500])

@@ -7,7 +7,10 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from functools import cmp_to_key
+from typing import NamedTuple
 
+from bus.access import Rule
+from bus.technicians import Technician
 from express.tree import Folder, Job
 
 BIDI = {
@@ -65,14 +68,43 @@ class ReferenceItem:
     hint: str
 
 
+class Access(NamedTuple):
+    """The rules of a site and who asks."""
+
+    rules: list[Rule]
+    technician: Technician | None
+    administrators: str | None
+
+    def speak_of(self, level: str) -> list[Rule]:
+        """The rules for this technician on a level."""
+        if self.technician is None:
+            return []
+        names = [f"user:{self.technician.name}"]
+        names += [f"group:{group}" for group in self.technician.groups]
+        names = [name.casefold() for name in names]
+        return [rule for rule in self.rules if rule.what == level and rule.who.casefold() in names]
+
+    def administrator(self) -> bool:
+        if self.technician is None or self.administrators is None:
+            return False
+        return self.administrators.lower() in [group.lower() for group in self.technician.groups]
+
+
 Tree = list[tuple[str, str, "Tree"] | ReferenceItem]
 
 
 class Reference:
     def __init__(
-        self, jobs: list[Job], folders: list[Folder], tag: str, root_folder: str | None
+        self,
+        jobs: list[Job],
+        folders: list[Folder],
+        tag: str,
+        root_folder: str | None,
+        access: Access | None = None,
     ) -> None:
+        """Without ``access`` there are no rights, and everybody may do everything."""
         self.tag = tag
+        self.access = access
         self.all_folders = [folder for folder in folders if self._ancestors(folder, folders)]
         roots = self._roots(root_folder)
         if len(roots) != 1:
@@ -164,10 +196,42 @@ class Reference:
         items.update({f"folder:{folder.id}": self.jobs_below(folder.id) for folder in folders})
         return {id_: found for id_, found in items.items() if found}
 
+    def levels(self, job: Job) -> list[str]:
+        """The levels of a job, the nearest first."""
+        if job.folder_id is None:
+            return [f"job:{job.id}", "all"]
+        folder = next(f for f in self.all_folders if f.id == job.folder_id)
+        above = self._ancestors(folder, self.all_folders)
+        places = [f"folder:{id_}" for id_ in above if id_ is not None]
+        return [f"job:{job.id}", f"folder:{folder.id}", *places, "all"]
+
+    def deciding(self, job: Job) -> list[Rule]:
+        """The rules that decide on a job, unless it is for an administrator."""
+        assert self.access is not None
+        for level in self.levels(job):
+            rules = self.access.speak_of(level)
+            denying = [rule for rule in rules if rule.effect == "deny"]
+            if rules:
+                return denying or rules
+        return []
+
+    def permitted(self, job: Job) -> bool:
+        if self.access is None or self.access.administrator():
+            return True
+        return "allow" in [rule.effect for rule in self.deciding(job)]
+
+    def permitted_items(self) -> dict[str, list[Job]]:
+        """Every item of which each job may be deployed."""
+        return {
+            id_: jobs
+            for id_, jobs in self.jobs_of().items()
+            if all(self.permitted(job) for job in jobs)
+        }
+
     def items_in(self) -> list[tuple[int | None, ReferenceItem]]:
-        """Every item with the folder it sits in."""
+        """Every item that is shown, with the folder it sits in."""
         found: list[tuple[int | None, str, str]] = []
-        for id_ in self.jobs_of():
+        for id_ in self.permitted_items():
             kind, _, number = id_.partition(":")
             if kind == "job":
                 job = next(j for j in self.jobs if j.id == int(number))

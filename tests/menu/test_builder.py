@@ -1,21 +1,25 @@
 """How menus are presented: flat or in folders, in order, with hints; and against the reference."""
 
 from random import Random
-from typing import NamedTuple
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from menu_reference import Reference, ReferenceItem, Tree
+from menu_cases import Case, cases, items_in, plain, plain_reference
+from menu_reference import Reference
 
 from bus.messages import Entry, FolderEntry, ItemEntry, Menu, MenuType
 from express.tree import Folder, Job, JobTree
-from services.menu.builder import DEEPEST, build
+from services.menu.builder import DEEPEST, MenuBuilder
 
 
 def job(id_: int, folder_id: int | None, name: str, description: str = "") -> Job:
     return Job(id_, folder_id, name, description)
+
+
+def build(tree: JobTree, menu_type: MenuType) -> tuple[Entry, ...]:
+    return MenuBuilder(tree, menu_type).entries()
 
 
 def menu(
@@ -198,62 +202,6 @@ class TestFolders:
         assert entries == tuple(item(f"job:{i}", f"job {i}") for i in range(DEEPEST, depth + 1))
 
 
-class Case(NamedTuple):
-    jobs: list[Job]
-    folders: list[Folder]
-    tag: str
-    root_folder: str | None
-
-    def tree(self) -> JobTree:
-        return JobTree(self.jobs, self.folders, self.tag, self.root_folder)
-
-
-PIECES = [
-    *("(MI)", "(MI)", "(MI)", "a", "A", "b", "ß", "ss", "1", "2", "10", "01", " ", "  ", "/", "#1"),
-    *("\t", "\x07", "\x85", "\u200f", "\u202e", "\u2066", "²", "😀", "👩\u200d🔬", "\ud83d"),
-]
-NAMES = st.lists(st.sampled_from(PIECES), max_size=4).map("".join)
-DESCRIPTIONS = st.one_of(st.just(""), NAMES)
-PLACES = st.one_of(st.none(), st.integers(1, 7))
-
-
-@st.composite
-def cases(draw: st.DrawFn) -> Case:
-    folder_ids = draw(st.lists(st.integers(1, 7), unique=True))
-    job_ids = draw(st.lists(st.integers(1, 12), unique=True))
-    folders = [Folder(id_, draw(PLACES), draw(NAMES)) for id_ in folder_ids]
-    jobs = [Job(id_, draw(PLACES), draw(NAMES), draw(DESCRIPTIONS)) for id_ in job_ids]
-    names = st.sampled_from([row.name for row in folders] or ["a"])
-    paths = st.lists(st.one_of(names, names.map(str.swapcase)), min_size=1, max_size=3)
-    roots = st.one_of(st.none(), st.integers(0, 8).map(str), paths.map("/".join))
-    return Case(jobs, folders, draw(st.sampled_from(["(MI)", "(MI)", "a"])), draw(roots))
-
-
-def plain(entries: tuple[Entry, ...]) -> list[object]:
-    return [
-        (entry.id, entry.title, entry.hint)
-        if isinstance(entry, ItemEntry)
-        else (entry.title, plain(entry.entries))
-        for entry in entries
-    ]
-
-
-def plain_reference(entries: Tree) -> list[object]:
-    return [
-        (entry.id, entry.title, entry.hint)
-        if isinstance(entry, ReferenceItem)
-        else (entry[1], plain_reference(entry[2]))
-        for entry in entries
-    ]
-
-
-def items_in(entries: tuple[Entry, ...]) -> list[ItemEntry]:
-    found: list[ItemEntry] = []
-    for entry in entries:
-        found += [entry] if isinstance(entry, ItemEntry) else items_in(entry.entries)
-    return found
-
-
 @given(cases())
 @settings(max_examples=200, deadline=None)
 def test_menus_are_those_of_the_reference(case: Case) -> None:
@@ -281,17 +229,6 @@ def test_the_jobs_that_are_needed_are_enough_to_know_an_item(case: Case) -> None
             continue
         read = [j for j in case.jobs if j.id in needed.job_ids or j.folder_id in needed.folder_ids]
         assert case._replace(jobs=read).tree().jobs_of(id_) == whole.jobs_of(id_)
-
-
-@given(cases(), st.sampled_from(["flat", "folders"]))
-@settings(max_examples=100, deadline=None)
-def test_tagged_jobs_and_the_folders_of_the_others_are_enough_for_a_menu(
-    case: Case, type_: MenuType
-) -> None:
-    tagged = [job for job in case.jobs if case.tag.strip() in job.name]
-    filled = {job.folder_id for job in case.jobs if case.tag.strip() not in job.name}
-    some = JobTree(tagged, case.folders, case.tag, case.root_folder, filled)
-    assert build(some, type_) == build(case.tree(), type_)
 
 
 @given(cases(), st.randoms(use_true_random=False), st.sampled_from(["flat", "folders"]))

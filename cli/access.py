@@ -1,0 +1,481 @@
+"""`imageinvoker access`: who may deploy what, and why."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import nats.js.errors
+from cyclopts import App, Parameter
+from msgspec import Struct
+
+from bus import subjects
+from bus.access import EVERYTHING, Decision, Effect, Judge, Rule, make_rule
+from bus.access_store import AccessStore, KeptRules
+from bus.connection import Connection
+from bus.events import one_line
+from bus.messages import encode
+from bus.option_store import OptionStore
+from bus.options import Options, assemble
+from bus.technicians import Technician, folded, technician_decoder, technician_key
+from cli.changes import record
+from cli.deployable import (
+    Deployable,
+    NoDatabaseError,
+    find_folder,
+    read_names,
+    reading,
+    told_target,
+)
+from cli.fail import DONE, WRONG, WrongUseError
+from cli.running import talk
+from cli.target import Address, Target, find
+from express.jobs import read_all_jobs, read_folders
+from express.rights import Explained, explain as explain_items
+from express.tree import JobTree, natural_key
+
+app = App(
+    name="access",
+    help="Say who may deploy what (protection `server` or `domain`). The rule nearest to a job "
+    "wins: on the job, on its folder, on the folder above, on all; on one level deny wins; nothing "
+    "said means no. Every change is in force at once.",
+)
+
+AsJson = Annotated[bool, Parameter(negative="")]
+
+_SAID: Final = {"allow": "may deploy", "deny": "may not deploy"}
+
+
+class Named(Struct, frozen=True, kw_only=True):
+    """A rule as programs get it; ``name`` is what it is for, None where that is not known."""
+
+    who: str
+    what: str
+    effect: Effect
+    name: str | None
+
+
+class Because(Struct, frozen=True, kw_only=True):
+    """Why a menu item is shown or not.
+
+    ``job`` is the first job of the item that is forbidden. There are no ``rules`` where none speaks
+    of it, nor for an ``administrator``.
+    """
+
+    id: str
+    title: str
+    folder: str
+    permitted: bool
+    administrator: bool
+    rules: tuple[Named, ...]
+    job: str | None
+
+
+class Explanation(Struct, frozen=True, kw_only=True):
+    """What a technician may deploy, and why; ``known`` says whether the site has seen them."""
+
+    user: str
+    protection: str
+    known: bool
+    groups: tuple[str, ...]
+    items: tuple[Because, ...]
+
+
+@app.command(name="list")
+def list_(
+    *, target: Target | None = None, database_file: Path | None = None, json: AsJson = False
+) -> int:
+    """Show the access rules.
+
+    Parameters
+    ----------
+    database_file
+        A file with the ODBC connection string of the deployment server's database, which knows the
+        names of folders and jobs. Else IMAGEINVOKER_DATABASE, else the embedded site's.
+    json
+        For programs: a list of rules.
+    """
+    address = find(target)
+
+    async def look(connection: Connection) -> tuple[KeptRules, Deployable | None]:
+        kept = await (await AccessStore.open(connection, address.site)).read()
+        options = await _options(connection, address)
+        return kept, await _names(database_file, options, kept.rules)
+
+    kept, names = talk(address, look)
+    rows = [_named(rule, names) for rule in sorted(kept.rules, key=_order)]
+    if json:
+        sys.stdout.write(encode(rows).decode() + "\n")
+    elif rows:
+        gone = "" if names is None else "does not exist any more"
+        cells = [(row.who, row.effect, row.what, row.name or gone) for row in rows]
+        sys.stdout.write(_table([("WHO", "EFFECT", "WHAT", "NAME"), *cells]))
+    elif not kept.unreadable:
+        sys.stderr.write("There are no access rules, so only administrators see anything.\n")
+    _complain(kept, address)
+    return WRONG if kept.unreadable else DONE
+
+
+@app.command
+def allow(
+    *who_and_what: str,
+    target: Target | None = None,
+    database_file: Path | None = None,
+    json: AsJson = False,
+) -> int:
+    """Let somebody deploy something; a rule that denied the same is replaced.
+
+    Examples:
+
+        imageinvoker access allow group:Helpdesk Deploy/Staff
+
+        imageinvoker access allow user:alice user:bob job:2000190
+
+        imageinvoker access allow "group:Domain Admins" all
+
+    Parameters
+    ----------
+    who_and_what
+        Who, as user:NAME or group:NAME, one or several; then what: job:ID, folder:ID, the path of a
+        folder (Deploy/Staff), which stands for all below it, or all.
+    database_file
+        A file with the ODBC connection string of the deployment server's database, where the path
+        or id is looked up. Else IMAGEINVOKER_DATABASE, else the embedded site's.
+    json
+        For programs: a list of the rules.
+    """
+    return _set(who_and_what, "allow", find(target), database_file, as_json=json)
+
+
+@app.command
+def deny(
+    *who_and_what: str,
+    target: Target | None = None,
+    database_file: Path | None = None,
+    json: AsJson = False,
+) -> int:
+    """Keep somebody from deploying something; a rule that allowed the same is replaced.
+
+    Example: imageinvoker access deny group:Students "Deploy/Building Blocks"
+
+    Parameters
+    ----------
+    who_and_what
+        Who, as user:NAME or group:NAME, one or several; then what: job:ID, folder:ID, the path of a
+        folder (Deploy/Staff), which stands for all below it, or all.
+    database_file
+        A file with the ODBC connection string of the deployment server's database, where the path
+        or id is looked up. Else IMAGEINVOKER_DATABASE, else the embedded site's.
+    json
+        For programs: a list of the rules.
+    """
+    return _set(who_and_what, "deny", find(target), database_file, as_json=json)
+
+
+@app.command
+def remove(
+    *who_and_what: str, target: Target | None = None, database_file: Path | None = None
+) -> int:
+    """Remove a rule, whether it allows or denies.
+
+    Example: imageinvoker access remove group:Helpdesk folder:2
+
+    Parameters
+    ----------
+    who_and_what
+        Who, as user:NAME or group:NAME, one or several; then what, as the list of rules shows it,
+        or the path of a folder.
+    database_file
+        A file with the ODBC connection string of the deployment server's database, where a path is
+        looked up. Else IMAGEINVOKER_DATABASE, else the embedded site's.
+    """
+    who, told = _who_and_what(who_and_what, "remove")
+    address = find(target)
+
+    async def change(connection: Connection) -> list[tuple[Rule, bool]]:
+        what = told_target(told)
+        if what is None:
+            options = await _options(connection, address)
+            async with reading(database_file) as transaction:
+                what = await find_folder(transaction, options.tag, told)
+        store = await AccessStore.open(connection, address.site)
+        done = []
+        for each in who:
+            rule = make_rule(each, what, "deny")
+            there = await store.remove(rule.who, rule.what)
+            if there:
+                await _record(connection, address, rule, "removed")
+            done.append((rule, there))
+        return done
+
+    done = talk(address, change)
+    for rule, there in done:
+        if there:
+            sys.stdout.write(f"{address.site}: the rule of {rule.who} on {rule.what} is removed\n")
+        else:
+            sys.stderr.write(f"There is no rule of {rule.who} on {rule.what}.\n")
+    return DONE if all(there for _, there in done) else WRONG
+
+
+@app.command
+def explain(
+    user: str,
+    *,
+    group: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    protection: Literal["server", "domain"] | None = None,
+    target: Target | None = None,
+    database_file: Path | None = None,
+    json: AsJson = False,
+) -> int:
+    """Show for each menu item whether a technician may deploy it, and which rule decides.
+
+    Examples:
+
+        imageinvoker access explain alice
+
+        imageinvoker access explain bob --protection domain --group Helpdesk
+
+    Parameters
+    ----------
+    user
+        The name of an account, whether anybody has signed in with it or not.
+    group
+        A group to take the technician for a member of; may be given several times. Needed for
+        accounts of a domain that have never signed in here.
+    protection
+        Whether it is an account of the site (server) or of the domain. Else as the site has it.
+    database_file
+        A file with the ODBC connection string of the deployment server's database. Else
+        IMAGEINVOKER_DATABASE, else the embedded site's.
+    json
+        For programs: an object with an entry for each item.
+    """
+    address = find(target)
+
+    async def look(connection: Connection) -> tuple[Explanation, KeptRules]:
+        options = await _options(connection, address)
+        directory = protection or ("domain" if options.protection == "domain" else "server")
+        known = await _technician(connection, address, directory, user)
+        kept = await (await AccessStore.open(connection, address.site)).read()
+        seen = known or Technician(name=user)
+        technician = Technician(name=seen.name, groups=(*seen.groups, *group))
+        async with reading(database_file) as transaction:
+            names = await read_names(
+                transaction, options.tag, (rule.what for rule in kept.in_force)
+            )
+            jobs, folders = await read_all_jobs(transaction), await read_folders(transaction)
+        tree = JobTree(jobs, folders, options.tag, options.root_folder)
+        judge = Judge(kept.in_force, technician, options.administrators)
+        items = sorted(explain_items(tree, judge), key=lambda each: natural_key(each.item.title))
+        explanation = Explanation(
+            user=technician.name,
+            protection=directory,
+            known=known is not None,
+            groups=technician.groups,
+            items=tuple(_because(each, tree, names) for each in items),
+        )
+        return explanation, kept
+
+    explanation, kept = talk(address, look)
+    if json:
+        sys.stdout.write(encode(explanation).decode() + "\n")
+    else:
+        sys.stdout.write(_explained(explanation))
+    if not explanation.known:
+        sys.stderr.write(_unknown(explanation))
+    _complain(kept, address)
+    return DONE
+
+
+def _set(
+    words: Sequence[str],
+    effect: Effect,
+    address: Address,
+    database_file: Path | None,
+    *,
+    as_json: bool,
+) -> int:
+    who, told = _who_and_what(words, effect)
+
+    async def change(connection: Connection) -> list[Named]:
+        options = await _options(connection, address)
+        what, names = await _existing(told, options, database_file)
+        store = await AccessStore.open(connection, address.site)
+        done = []
+        for each in who:
+            rule = make_rule(each, what, effect)
+            if await store.find(rule.who, rule.what) != rule:
+                await store.write(rule)
+                await _record(connection, address, rule, effect)
+            done.append(_named(rule, names))
+        return done
+
+    done = talk(address, change)
+    if as_json:
+        sys.stdout.write(encode(done).decode() + "\n")
+        return DONE
+    for rule in done:
+        name = f" ({rule.name})" if rule.name and rule.what != EVERYTHING else ""
+        sys.stdout.write(f"{address.site}: {rule.who} {_SAID[effect]} {rule.what}{name}\n")
+    return DONE
+
+
+def _who_and_what(words: Sequence[str], command: str) -> tuple[list[str], str]:
+    """Whom a command is about, and the last word, which says what.
+
+    Raises:
+        WrongUseError: there are too few words, or somebody is nobody.
+    """
+    *who, what = words or ("",)
+    if not who:
+        raise WrongUseError(
+            f"Say who and what: imageinvoker access {command} group:Helpdesk Deploy/Staff"
+        )
+    try:
+        return [make_rule(each, EVERYTHING, "allow").who for each in who], what
+    except ValueError as error:
+        raise WrongUseError(f"{error}.") from error
+
+
+async def _existing(
+    told: str, options: Options, database_file: Path | None
+) -> tuple[str, Deployable | None]:
+    """The target that is meant, with its name if it could be looked up.
+
+    Raises:
+        WrongUseError: there is no such thing.
+        NoDatabaseError: it is a path, and there is no database to look it up.
+    """
+    what = told_target(told)
+    try:
+        async with reading(database_file) as transaction:
+            if what is None:
+                what = await find_folder(transaction, options.tag, told)
+            names = await read_names(transaction, options.tag, (what,))
+    except NoDatabaseError as error:
+        if what is None:
+            raise
+        if what != EVERYTHING:
+            sys.stderr.write(f"{what} is taken as it is, without a look at the database: {error}\n")
+        return what, None
+    if names.name(what) is None:
+        raise WrongUseError(f"There is no {what} in the deployment server's database.")
+    return what, names
+
+
+async def _names(
+    database_file: Path | None, options: Options, rules: Sequence[Rule]
+) -> Deployable | None:
+    try:
+        async with reading(database_file) as transaction:
+            return await read_names(transaction, options.tag, (rule.what for rule in rules))
+    except NoDatabaseError as error:
+        sys.stderr.write(f"Names of folders and jobs are not shown: {error}\n")
+        return None
+
+
+async def _options(connection: Connection, address: Address) -> Options:
+    return assemble(await (await OptionStore.open(connection, address.site)).read())[0]
+
+
+async def _record(connection: Connection, address: Address, rule: Rule, effect: str) -> None:
+    await record(
+        connection, address.site, "access_changed", who=rule.who, what=rule.what, effect=effect
+    )
+
+
+async def _technician(
+    connection: Connection, address: Address, directory: Literal["server", "domain"], user: str
+) -> Technician | None:
+    """What the site knows of an account, also if it is written with its domain or realm."""
+    bucket = await connection.jetstream().key_value(subjects.TECHNICIANS)
+    for name in dict.fromkeys((user, user.rpartition("\\")[2].partition("@")[0])):
+        try:
+            key = subjects.site_key(address.site, technician_key(directory, name))
+            return technician_decoder.decode((await bucket.get(key)).value or b"")
+        except (nats.js.errors.KeyNotFoundError, ValueError):
+            continue
+    return None
+
+
+def _named(rule: Rule, names: Deployable | None) -> Named:
+    name = names.name(rule.what) if names else None
+    return Named(who=rule.who, what=rule.what, effect=rule.effect, name=name)
+
+
+def _order(rule: Rule) -> tuple[str, str]:
+    return folded(rule.who), natural_key(rule.what)
+
+
+def _because(explained: Explained, tree: JobTree, names: Deployable) -> Because:
+    item, decision, job = explained
+    return Because(
+        id=item.id,
+        title=item.title,
+        folder=tree.path(item.folder_id),
+        permitted=decision.permitted,
+        administrator=decision.administrator,
+        rules=tuple(_named(rule, names) for rule in decision.rules),
+        job=names.job_name(job) if job else None,
+    )
+
+
+def _explained(explanation: Explanation) -> str:
+    groups = ", ".join(map(one_line, explanation.groups)) or "none"
+    head = f"{one_line(explanation.user)} ({explanation.protection}), groups: {groups}\n\n"
+    rows = [
+        (
+            "yes" if item.permitted else "no",
+            item.title,
+            item.folder,
+            _reason(item),
+        )
+        for item in explanation.items
+    ]
+    if not rows:
+        return head + "There are no menu items.\n"
+    return head + _table([("MAY", "ITEM", "FOLDER", "BECAUSE"), *rows])
+
+
+def _reason(item: Because) -> str:
+    if item.administrator:
+        return "administrators may deploy everything"
+    said = "; ".join(
+        f"{rule.effect} {rule.who} {rule.what}"
+        + (f" ({rule.name})" if rule.name and rule.what != EVERYTHING else "")
+        for rule in item.rules
+    )
+    reason = said or "no rule"
+    # Of a job that is an item by itself the item has said enough.
+    if item.job and not item.id.startswith("job:"):
+        return f"{reason}, for its job {item.job}"
+    return reason
+
+
+def _unknown(explanation: Explanation) -> str:
+    name = one_line(explanation.user)
+    if explanation.protection == "server":
+        return (
+            f"There is no account {name!r} at this site, so nobody can sign in by this name; "
+            f"this is what would be. Add it: imageinvoker account add NAME\n"
+        )
+    return (
+        f"{name!r} has never signed in here, so their groups are not known; --group names some.\n"
+    )
+
+
+def _complain(kept: KeptRules, address: Address) -> None:
+    for key in kept.unreadable:
+        sys.stderr.write(
+            f"A rule cannot be read, and so nobody but administrators may deploy anything; "
+            f"remove it: nats kv del {subjects.ACCESS} {subjects.site_key(address.site, key)}\n"
+        )
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,200 @@
+"""Decides who comes in: counts tries, asks the way in that protects the site, tells the audit."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+import nats.errors
+import structlog
+from msgspec import Struct
+
+from bus.caller import Caller
+from bus.events import Detail, EventLog, Kind, NotKeptError
+from bus.messages import Details, Login, Protection, Session
+from bus.options import Options
+from bus.problems import Problem
+from bus.service import RETRY_AFTER
+from bus.sessions import Claims, Signer
+from bus.technicians import Technician
+from services.auth.counters import Counters
+from services.auth.tries import Lock, Scope, Tries
+from services.auth.ways import DirectoryUnavailable, SignInRefused, WayIn
+
+STEP: Final = 0.25
+"""Seconds. A refusal is answered when a whole number of steps has passed since the question, so
+that the time it takes does not tell whether there is such an account."""
+
+LONGEST_PASSWORD: Final = 1024
+LONGEST_USERNAME: Final = 256
+
+
+class CurrentOptions(Protocol):
+    """Options that may change."""
+
+    @property
+    def current(self) -> Options: ...
+
+
+class Visitor(Struct, frozen=True):
+    """Who stands at the door, as far as can be told before anybody is asked."""
+
+    caller: Caller
+    protection: Protection
+    username: str | None
+    account: str | None
+    address: str | None
+
+
+class Door:
+    """Answers who signs in."""
+
+    def __init__(
+        self,
+        options: CurrentOptions,
+        ways: Mapping[Protection, WayIn],
+        tries: Tries,
+        signer: Signer,
+        events: EventLog,
+        counters: Counters,
+    ) -> None:
+        self._options = options
+        self._ways = ways
+        self._tries = tries
+        self._signer = signer
+        self._events = events
+        self._counters = counters
+        self._log = structlog.get_logger("auth")
+
+    async def login(self, asked: Login, caller: Caller) -> Session:
+        """A session for who may come in.
+
+        Raises:
+            Problem: ``login_failed``, ``locked_out``, ``directory_unavailable`` or ``overloaded``.
+        """
+        began = time.monotonic()
+        options = self._options.current
+        way = self._ways.get(options.protection)
+        username = asked.username if way and way.account("") is not None else None
+        visitor = Visitor(
+            caller,
+            options.protection,
+            username,
+            way.account(username) if way else None,
+            caller.address if options.trust_request_info else None,
+        )
+        try:
+            technician = await self._ask(way, visitor, asked.password) if way else None
+            session = await self._let_in(visitor, technician, options.session_lifetime)
+        except (nats.errors.Error, TimeoutError) as error:
+            # Without the bus no try can be counted, so nobody can be let in.
+            self._log.warning("a sign-in cannot be counted", error=type(error).__name__)
+            refused = Problem("overloaded", details=Details(retry_after=RETRY_AFTER))
+            self._counters.login(visitor.protection, refused.code)
+            raise refused from error
+        except Problem as problem:
+            await self._tell_refused(visitor, problem)
+            if problem.code == "login_failed":
+                passed = time.monotonic() - began
+                await asyncio.sleep(STEP - passed % STEP)
+            raise
+        self._counters.login(visitor.protection, "success")
+        return session
+
+    async def _ask(self, way: WayIn, visitor: Visitor, password: str) -> Technician | None:
+        attempt = await self._tries.take(_counted(visitor))
+        log = self._log.bind(machine=visitor.caller.machine, account=visitor.account)
+        try:
+            _require_sense(visitor.username, password)
+            technician = await way.sign_in(visitor.username, password)
+        except SignInRefused as refused:
+            locks = await attempt.failed()
+            log.warning("login failed", reason=refused.reason, attempts_left=attempt.left)
+            await self._tell_locked(visitor, locks)
+            wait = max((lock.retry_after for lock in locks), default=None)
+            raise Problem(
+                "login_failed", details=Details(attempts_left=attempt.left, retry_after=wait)
+            ) from None
+        except DirectoryUnavailable as unavailable:
+            await attempt.withdraw()
+            log.warning("the directory cannot be asked", why=str(unavailable))
+            raise Problem("directory_unavailable") from None
+        except Problem:
+            await attempt.withdraw()
+            raise
+        await attempt.succeeded()
+        return technician
+
+    async def _let_in(
+        self, visitor: Visitor, technician: Technician | None, lifetime: float
+    ) -> Session:
+        name = technician.name if technician else None
+        try:
+            await self._events.record(
+                "login_succeeded",
+                machine=visitor.caller.machine,
+                technician=name,
+                details=_details(visitor),
+            )
+        except NotKeptError:
+            # Nobody comes in of whom the audit knows nothing.
+            raise Problem("overloaded", details=Details(retry_after=RETRY_AFTER)) from None
+        self._log.info("login succeeded", machine=visitor.caller.machine, account=name)
+        generation = technician.generation if technician else 0
+        return self._signer.session(
+            visitor.caller.machine,
+            Claims(username=name, protection=visitor.protection, generation=generation),
+            lifetime,
+        )
+
+    async def _tell_refused(self, visitor: Visitor, problem: Problem) -> None:
+        self._counters.login(visitor.protection, problem.code)
+        if problem.code != "overloaded":
+            await self._tell("login_failed", visitor, problem=problem.code)
+
+    async def _tell_locked(self, visitor: Visitor, locks: list[Lock]) -> None:
+        for lock in locks:
+            self._counters.lock(lock.scope)
+            await self._tell(
+                "login_locked", visitor, locked=lock.scope, seconds=round(lock.retry_after, 1)
+            )
+
+    async def _tell(self, kind: Kind, visitor: Visitor, **details: Detail) -> None:
+        """Tells of a refusal, which stands whether the bus keeps the event or not."""
+        with contextlib.suppress(NotKeptError):
+            await self._events.record(
+                kind,
+                machine=visitor.caller.machine,
+                technician=visitor.username,
+                details=_details(visitor) | details,
+            )
+
+
+def _require_sense(username: str | None, password: str) -> None:
+    """Refuses what no way in could accept.
+
+    Raises:
+        SignInRefused: an empty, an endless or a malformed name or password.
+    """
+    # An empty password would be an anonymous bind in LDAP, which succeeds (RFC 4513, 5.1.2).
+    if not password or (username is not None and not username.strip()):
+        raise SignInRefused("empty")
+    if "\0" in password + (username or ""):
+        raise SignInRefused("malformed")
+    if len(password) > LONGEST_PASSWORD or len(username or "") > LONGEST_USERNAME:
+        raise SignInRefused("too long")
+
+
+def _details(visitor: Visitor) -> dict[str, Detail]:
+    details: dict[str, Detail] = {"protection": visitor.protection}
+    return details | ({"address": visitor.address} if visitor.address else {})
+
+
+def _counted(visitor: Visitor) -> dict[Scope, str]:
+    who: dict[Scope, str] = {"machine": visitor.caller.machine}
+    if visitor.account is not None:
+        who["account"] = visitor.account
+    if visitor.address is not None:
+        who["address"] = visitor.address
+    return who

@@ -1,0 +1,299 @@
+"""What happened is kept once, bounded, and read again in its order."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import tracemalloc
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import nats.errors
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from bus import subjects
+from bus.buckets import prepare
+from bus.connection import Connection
+from bus.events import (
+    LONGEST_LIST,
+    LONGEST_TEXT,
+    NO_MACHINE,
+    Event,
+    EventLog,
+    NotKeptError,
+    one_line,
+    read,
+)
+from bus.messages import ComputerRef, encode
+from bus.waiting import end
+from tests.buses import BusServer
+from tests.echo import KEY, until
+
+OTHER = "mac525400123456"
+
+
+@pytest.fixture
+async def log(connection: Connection) -> EventLog:
+    await prepare(connection.jetstream())
+    return EventLog(connection, "main")
+
+
+async def everything(events: AsyncIterator[Event]) -> list[Event]:
+    return [event async for event in events]
+
+
+async def readers(connection: Connection) -> int:
+    return len(await connection.jetstream().consumers_info(subjects.EVENTS))
+
+
+async def test_an_event_is_read_as_it_was_recorded(connection: Connection, log: EventLog) -> None:
+    at = datetime(2026, 11, 1, 8, 0, 0, 5, tzinfo=UTC)
+    computer = ComputerRef(id=6, name="LAB-01")
+    await log.record(
+        "jobs_scheduled", machine=KEY, of="r1", at=at, computer=computer, technician="alice",
+        details={"item": "job:5", "jobs": ["a", "b"], "replaced": 2},
+    )  # fmt: skip
+    details = {"option": "timeout", "value": "7", "was": None}
+    await log.record("option_changed", operator="root@desk", details=details)
+    scheduled, changed = await everything(read(connection, "main"))
+    assert scheduled == Event(
+        id="main.jobs_scheduled.r1",
+        site="main",
+        kind="jobs_scheduled",
+        at=at,
+        machine=KEY,
+        computer=computer,
+        technician="alice",
+        details={"item": "job:5", "jobs": ["a", "b"], "replaced": 2},
+    )
+    assert (changed.machine, changed.operator) == (NO_MACHINE, "root@desk")
+    assert changed.details == details
+
+
+async def test_what_happened_only_once_is_kept_once_however_often_it_is_told(
+    connection: Connection, log: EventLog
+) -> None:
+    for _ in range(3):
+        await log.record("jobs_scheduled", machine=KEY, of="r1")
+        await log.record("jobs_replaced", machine=KEY, of="r1")
+        await log.record("login_failed", machine=KEY)
+    kinds = [event.kind for event in await everything(read(connection, "main"))]
+    assert sorted(kinds) == ["jobs_replaced", "jobs_scheduled", *["login_failed"] * 3]
+
+
+async def test_the_same_id_at_two_sites_are_two_events(
+    connection: Connection, log: EventLog
+) -> None:
+    await log.record("jobs_scheduled", machine=KEY, of="r1")
+    await EventLog(connection, "london").record("jobs_scheduled", machine=KEY, of="r1")
+    (here,) = await everything(read(connection, "main"))
+    (there,) = await everything(read(connection, "london"))
+    assert (here.site, there.site) == ("main", "london")
+
+
+async def test_what_strangers_type_is_cut_and_becomes_one_line(
+    connection: Connection, log: EventLog
+) -> None:
+    nasty = "\x1b[2J\N{RIGHT-TO-LEFT OVERRIDE}eve\r\nroot\ud800"
+    await log.record(
+        "login_failed",
+        machine=KEY,
+        technician="x" * 100_000,
+        of="a\r\nb",
+        computer=ComputerRef(id=1, name=nasty),
+        details={"reason": nasty, "groups": [nasty] * 1000},
+    )
+    (event,) = await everything(read(connection, "main"))
+    line = "�[2J�eve  root�"
+    assert event.id == "main.login_failed.a  b"
+    assert event.technician == "x" * (LONGEST_TEXT - 1) + "…"
+    assert event.computer == ComputerRef(id=1, name=line)
+    assert event.details == {"reason": line, "groups": [line] * LONGEST_LIST}
+
+
+@given(st.text(st.characters(), max_size=2 * LONGEST_TEXT))
+@settings(max_examples=200)
+def test_any_text_becomes_one_printable_line_and_a_good_one_stays(text: str) -> None:
+    line = one_line(text)
+    assert line.isprintable()
+    assert len(line) <= LONGEST_TEXT
+    line.encode()  # without half a character
+    assert one_line(line) == line
+    if text.isprintable() and len(text) <= LONGEST_TEXT:
+        assert line == text
+
+
+async def test_only_the_machines_kinds_and_times_asked_for_are_read(
+    connection: Connection, log: EventLog
+) -> None:
+    await log.record("login_failed", machine=KEY)
+    await log.record("login_failed", machine=OTHER)
+    await asyncio.sleep(0.005)  # The clock moves on.
+    since = datetime.now(UTC)
+    await log.record("login_succeeded", machine=KEY)
+    await log.record("access_changed")
+
+    async def found(**asked: object) -> list[tuple[str, str]]:
+        events = read(connection, "main", **asked)  # type: ignore[arg-type]
+        return [(event.machine, event.kind) async for event in events]
+
+    assert await found(machines=(OTHER,)) == [(OTHER, "login_failed")]
+    assert await found(machines=(OTHER, NO_MACHINE)) == [
+        (OTHER, "login_failed"),
+        (NO_MACHINE, "access_changed"),
+    ]
+    assert await found(kinds=("login_failed", "login_succeeded"), machines=(KEY,)) == [
+        (KEY, "login_failed"),
+        (KEY, "login_succeeded"),
+    ]
+    assert await found(since=since) == [(KEY, "login_succeeded"), (NO_MACHINE, "access_changed")]
+    assert await found(since=since + timedelta(days=1)) == []
+    assert await found(kinds=("account_changed",)) == []
+
+
+async def test_what_is_no_event_is_skipped_with_a_line_in_the_log(
+    connection: Connection, log: EventLog
+) -> None:
+    subject = subjects.event("main", KEY, "login_failed")
+    good = Event(id="1", site="main", kind="login_failed", at=datetime.now(UTC), machine=KEY)
+    stream = connection.jetstream()
+    junk = (
+        b"",
+        b"\xff{",
+        b"[]",
+        b'{"id": "1"}',
+        encode(good).replace(b"login_failed", b"of_a_later_contract"),
+        encode(good).replace(b'"main"', b'"london"'),
+        encode(good).replace(KEY.encode(), OTHER.encode()),
+    )
+    for body in junk:
+        await stream.publish(subject, body)
+    await stream.publish(subject, encode(good))
+    with capture_logs() as lines:
+        assert await everything(read(connection, "main")) == [good]
+    assert [line["event"] for line in lines] == ["an event cannot be read"] * len(junk)
+    assert lines[0]["subject"] == subject
+
+
+async def test_a_bus_that_keeps_no_events_says_so(connection: Connection) -> None:
+    with capture_logs() as lines, pytest.raises(NotKeptError):
+        await EventLog(connection, "main").record("login_failed", machine=KEY, technician="eve")
+    assert "eve" in lines[0]["lost"]
+    with pytest.raises(nats.errors.Error):
+        await everything(read(connection, "main"))
+
+
+async def test_while_the_bus_is_down_the_log_holds_the_event(
+    bus: BusServer, connection: Connection, log: EventLog
+) -> None:
+    bus.stop()
+    await until(lambda: connection.is_reconnecting)
+    with capture_logs() as lines, pytest.raises(NotKeptError, match="login_failed"):
+        await log.record("login_failed", machine=KEY, technician="eve")
+    assert [line["event"] for line in lines] == ["an event is not kept"]
+    assert '"technician":"eve"' in lines[0]["lost"]
+
+
+async def test_a_bus_that_hangs_is_not_waited_for(
+    bus: BusServer, connection: Connection, log: EventLog
+) -> None:
+    process = bus._process
+    assert process is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        with capture_logs() as lines, pytest.raises(NotKeptError):
+            async with asyncio.timeout(10):
+                await log.record("login_failed", machine=KEY, technician="eve")
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+    assert '"technician":"eve"' in lines[0]["lost"]
+
+
+async def test_reading_ends_with_what_was_there_when_it_began(
+    connection: Connection, log: EventLog
+) -> None:
+    for number in range(3):
+        await log.record("login_failed", machine=KEY, details={"number": number})
+    seen = []
+    async for event in read(connection, "main"):
+        seen.append(event.details["number"])
+        await log.record("login_failed", machine=KEY, details={"number": 100})
+    assert seen == [0, 1, 2]
+    assert await readers(connection) == 0
+
+
+async def test_many_events_are_read_in_bounded_memory(
+    connection: Connection, log: EventLog
+) -> None:
+    count = 5_000
+    subject = subjects.event("main", KEY, "login_failed")
+    body = encode(
+        Event(id="1", site="main", kind="login_failed", at=datetime.now(UTC), machine=KEY,
+              details=dict.fromkeys("abcdefgh", "x" * 250))
+    )  # fmt: skip
+    stream = connection.jetstream()
+    for _ in range(count // 1000):
+        await asyncio.gather(*(stream.publish(subject, body) for _ in range(1000)))
+    tracemalloc.start()
+    try:
+        seen = 0
+        async for _ in read(connection, "main"):
+            seen += 1
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert seen == count
+    assert peak < len(body) * count / 2
+
+
+async def test_who_follows_sees_what_was_there_and_then_what_comes_also_over_a_restart(
+    bus: BusServer, connection: Connection, log: EventLog
+) -> None:
+    await log.record("login_failed", machine=KEY, details={"number": 0})
+    seen: list[object] = []
+    caught_up: list[int] = []
+
+    async def follow() -> None:
+        events = read(
+            connection, "main", follow=True, caught_up=lambda: caught_up.append(len(seen))
+        )
+        async with contextlib.aclosing(events):
+            async for event in events:
+                seen.append(event.details["number"])  # noqa: PERF401 (it never ends)
+
+    following = asyncio.create_task(follow())
+    await until(lambda: caught_up == [1])
+    await log.record("login_failed", machine=KEY, details={"number": 1})
+    await until(lambda: seen == [0, 1])
+    bus.stop()
+    await until(lambda: connection.is_reconnecting)
+    bus.start()
+    await until(lambda: connection.is_connected)
+    await log.record("login_failed", machine=KEY, details={"number": 2})
+    await log.record("login_failed", machine=KEY, details={"number": 3})
+    await until(lambda: seen == [0, 1, 2, 3])
+    assert caught_up == [1]
+    await end(following)
+    assert await readers(connection) == 0
+
+
+async def test_who_follows_an_empty_stream_has_caught_up_at_once(
+    connection: Connection, log: EventLog
+) -> None:
+    caught_up: list[bool] = []
+    seen: list[Event] = []
+
+    async def follow() -> None:
+        events = read(connection, "main", follow=True, caught_up=lambda: caught_up.append(True))
+        async with contextlib.aclosing(events):
+            async for event in events:
+                seen.append(event)  # noqa: PERF401 (it never ends)
+
+    following = asyncio.create_task(follow())
+    await until(lambda: caught_up == [True])
+    await log.record("login_failed", machine=KEY)
+    await until(lambda: len(seen) == 1)
+    await end(following)
