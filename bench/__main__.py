@@ -3,11 +3,21 @@
 import sys
 from typing import Final
 
-from bench import client_memory, first_screen, menu_build, schedule_folder, show_rate
+from bench import (
+    client_memory,
+    first_screen,
+    login_burst,
+    menu_build,
+    schedule_folder,
+    show_rate,
+    show_rights,
+)
 from bench.harness import as_json, choose, here, make
 
 FIGURES: Final = (
     show_rate.FIGURE,
+    show_rights.FIGURE,
+    login_burst.FIGURE,
     menu_build.FIGURE,
     schedule_folder.ON_SQLITE,
     schedule_folder.ON_POSTGRES,

@@ -1,12 +1,13 @@
 """A whole site, as `imageinvoker up` runs it: bus, sample database and services, each a process."""
 
+import asyncio
 import contextlib
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,11 +15,19 @@ from typing import Final
 import msgspec
 
 from bench.harness import MeasureError
-from bus.messages import Machine, encode
+from bus import contract
+from bus.connection import Connection, ask
+from bus.machines import machine_key
+from bus.messages import Login, Machine, Protection, ShowMenu, encode
+from bus.option_store import OptionStore
+from bus.options import parse
+from bus.problems import Problem
 from cli.embedded import READY, Ready
+from express.connection import sqlite_dsn
 
 _STARTS_WITHIN: Final = 60.0
 _ENDS_WITHIN: Final = 60.0
+_CLOSES_WITHIN: Final = 10.0
 
 MACHINE: Final = Machine(
     uuid="4C4C4544-0047-5810-8032-B7C04F4E4433", serial="7GX2ND3", macs=("B0:7B:25:C4:D1:01",)
@@ -34,6 +43,8 @@ class Site:
     name: str
     folder: Path
     environment: Mapping[str, str]
+    metrics: Mapping[str, str]
+    """Where each service says what it counts, by its name."""
 
     def machine_file(self) -> Path:
         """A file that says that this machine is `MACHINE`."""
@@ -42,9 +53,49 @@ class Site:
         return file
 
 
+def new_machine(number: int) -> Machine:
+    """A machine that the sample does not know, another one for each number."""
+    return Machine(
+        uuid=f"{number:08x}-5d0e-4b61-8f3a-2c9b7e10d4a6",
+        serial=f"BURST{number:05}",
+        macs=(f"52:54:00:{number >> 16 & 255:02x}:{number >> 8 & 255:02x}:{number & 255:02x}",),
+    )
+
+
+async def protect(connection: Connection, site: Site, protection: Protection) -> None:
+    """Protects a site; returns when menus and sessions are refused to strangers.
+
+    Raises:
+        MeasureError: they are not.
+    """
+    store = await OptionStore.open(connection, site.name)
+    await store.write("protection", parse("protection", protection))
+    key = machine_key(MACHINE)
+    show = ShowMenu(machine=MACHINE)
+    await _until_refused(lambda: ask(connection, site.name, contract.SHOW, key, show))
+    login = Login(machine=MACHINE, username="stranger", password="no password of anybody")
+    await _until_refused(lambda: ask(connection, site.name, contract.LOGIN, key, login))
+
+
+async def _until_refused(asking: Callable[[], Awaitable[object]]) -> None:
+    give_up = time.monotonic() + _CLOSES_WITHIN
+    while time.monotonic() < give_up:
+        try:
+            await asking()
+        except Problem as problem:
+            if problem.number == 401:
+                return
+            raise
+        await asyncio.sleep(0.01)
+    raise MeasureError("the site lets strangers in")
+
+
 @contextlib.contextmanager
-def running_site() -> Iterator[Site]:
-    """A site with the sample job tree in a scratch folder, on a free port; ended on leaving.
+def running_site(prepare: Callable[[str], None] | None = None) -> Iterator[Site]:
+    """A site in a scratch folder, on a free port; ended on leaving.
+
+    Its database holds the sample job tree, or what ``prepare`` puts into it: that is called with
+    the database's connection string before the site starts.
 
     Raises:
         MeasureError: it does not start.
@@ -52,6 +103,9 @@ def running_site() -> Iterator[Site]:
     with tempfile.TemporaryDirectory(prefix="ii-bench-") as scratch:
         folder = Path(scratch)
         environment = clean_environment(folder)
+        if prepare:
+            (folder / "site").mkdir()
+            prepare(sqlite_dsn(folder / "site" / "express.db"))
         with (folder / "up.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "cli", "up", "--data", str(folder / "site"), "--port", "0"],
@@ -62,7 +116,7 @@ def running_site() -> Iterator[Site]:
             )
         try:
             ready = _wait(process, folder / "site" / READY, folder / "up.log")
-            yield Site(ready.nats_url, ready.site, folder, environment)
+            yield Site(ready.nats_url, ready.site, folder, environment, ready.metrics)
         finally:
             end(process)
 

@@ -31,17 +31,18 @@ _STEPS: Final = (
 _PURPOSES: Final = ("Staff desktop", "Laptop", "Kiosk", "Exam mode", "CAD workstation")
 
 
-def large_tree() -> tuple[list[Job], list[Folder]]:
-    """100,000 jobs in 5,000 folders: 1 of 50 jobs and 1 of 20 folders are tagged.
+def large_tree(smaller: int = 1) -> tuple[list[Job], list[Folder]]:
+    """100,000 jobs in 5,000 folders, or ``smaller`` times fewer of both, nested as deep.
 
-    Half of the tagged folders have their title from the description of a job named ``(MI)``, a
-    third of the other jobs are described. Some titles occur often, most do not.
+    1 of 50 jobs and 1 of 20 folders are tagged. Half of the tagged folders have their title from
+    the description of a job named ``(MI)``, a third of the other jobs are described. Some titles
+    occur often, most do not.
     """
     folders: list[Folder] = []
     parents: Sequence[Folder] = ()
     for word, count in _LEVELS:
         level: list[Folder] = []
-        for number in range(1, count + 1):
+        for number in range(1, count // smaller + 1):
             id_ = len(folders) + len(level) + 1
             tag = " (MI)" if id_ % _TAGGED_FOLDER == 0 else ""
             parent = parents[number % len(parents)].id if parents else None

@@ -281,7 +281,7 @@ async def _consumed(
             yield None
         while left or follow:
             try:
-                batch = await pulling.fetch(min(max(pending, 1), _BATCH), _WAIT)
+                batch = await pulling.fetch(min(left or pending or 1, _BATCH), _WAIT)
             except TimeoutError:
                 # Nothing new; or what was pending is too old by now; or the consumer is gone, and
                 # this raises.

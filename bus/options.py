@@ -1,5 +1,6 @@
 """The options of a site: their types, bounds, defaults and meaning, each in one declaration."""
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from typing import Annotated, Final
@@ -14,8 +15,10 @@ from bus.texts import TEXTS
 
 _DAY = 86_400
 _FIELD = re.compile(r"\{(\w*)\}")
-_HOST = re.compile(r"(?!.{254})(?:(?!-)[a-z0-9-]{1,63}(?<!-)(?:\.(?!\Z)|\Z))+")
-_CONTROLLER = re.compile(r"(?:ldaps?://)?([^/:]+)(?::([0-9]{1,5}))?/?\Z")
+_HOST = re.compile(r"(?!.{254})(?:(?!-)[a-z0-9_-]{1,63}(?<!-)(?:\.(?!\Z)|\Z))+")
+_CONTROLLER = re.compile(
+    r"(?:ldaps?://)?(?:\[([0-9a-f:.]+)\]|([^/:\[\]]+))(?::([1-9][0-9]{0,4}))?/?\Z"
+)
 _NONE = frozenset({"", "none"})
 _NOTHING: Final[dict[str, frozenset[str]]] = {
     "root_folder": _NONE | {"/"},
@@ -240,12 +243,22 @@ def _domain(text: str) -> str:
 
 def _controller(text: str) -> str:
     match = _CONTROLLER.match(text.lower())
-    if not match or not _HOST.fullmatch(match[1]) or not 0 < int(match[2] or 636) < 65_536:
-        raise ValueError(
-            f"{text!r} is no domain controller (dc1.lab.example, dc1.lab.example:636, "
-            "ldaps://dc1.lab.example or ldap://dc1.lab.example)"
-        )
-    return match[0].removesuffix("/")
+    if match and _is_host(match[1], match[2]) and int(match[3] or 1) < 65_536:
+        return match[0].removesuffix("/")
+    raise ValueError(
+        f"{text!r} is no domain controller (dc1.lab.example, dc1.lab.example:636, "
+        "ldaps://dc1.lab.example or ldap://dc1.lab.example)"
+    )
+
+
+def _is_host(ipv6: str | None, name: str | None) -> bool:
+    if ipv6 is None:
+        return _HOST.fullmatch(name or "") is not None
+    try:
+        ipaddress.IPv6Address(ipv6)
+    except ValueError:
+        return False
+    return True
 
 
 def _portal_text(name: str, text: str) -> str:

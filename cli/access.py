@@ -7,13 +7,11 @@ from typing import Annotated, Final, Literal
 
 import nats.js.errors
 from cyclopts import App, Parameter
-from msgspec import Struct
 
 from bus import subjects
-from bus.access import EVERYTHING, Decision, Effect, Judge, Rule, make_rule
+from bus.access import EVERYTHING, Effect, Judge, Rule, make_rule
 from bus.access_store import AccessStore, KeptRules
 from bus.connection import Connection
-from bus.events import one_line
 from bus.messages import encode
 from bus.option_store import OptionStore
 from bus.options import Options, assemble
@@ -27,11 +25,12 @@ from cli.deployable import (
     reading,
     told_target,
 )
+from cli.explanation import Explanation, Named, because, named, table, text, unknown
 from cli.fail import DONE, WRONG, WrongUseError
 from cli.running import talk
 from cli.target import Address, Target, find
 from express.jobs import read_all_jobs, read_folders
-from express.rights import Explained, explain as explain_items
+from express.rights import explain as explain_items
 from express.tree import JobTree, natural_key
 
 app = App(
@@ -44,41 +43,6 @@ app = App(
 AsJson = Annotated[bool, Parameter(negative="")]
 
 _SAID: Final = {"allow": "may deploy", "deny": "may not deploy"}
-
-
-class Named(Struct, frozen=True, kw_only=True):
-    """A rule as programs get it; ``name`` is what it is for, None where that is not known."""
-
-    who: str
-    what: str
-    effect: Effect
-    name: str | None
-
-
-class Because(Struct, frozen=True, kw_only=True):
-    """Why a menu item is shown or not.
-
-    ``job`` is the first job of the item that is forbidden. There are no ``rules`` where none speaks
-    of it, nor for an ``administrator``.
-    """
-
-    id: str
-    title: str
-    folder: str
-    permitted: bool
-    administrator: bool
-    rules: tuple[Named, ...]
-    job: str | None
-
-
-class Explanation(Struct, frozen=True, kw_only=True):
-    """What a technician may deploy, and why; ``known`` says whether the site has seen them."""
-
-    user: str
-    protection: str
-    known: bool
-    groups: tuple[str, ...]
-    items: tuple[Because, ...]
 
 
 @app.command(name="list")
@@ -103,15 +67,18 @@ def list_(
         return kept, await _names(database_file, options, kept.rules)
 
     kept, names = talk(address, look)
-    rows = [_named(rule, names) for rule in sorted(kept.rules, key=_order)]
+    rows = [named(rule, names) for rule in sorted(kept.rules, key=_order)]
     if json:
         sys.stdout.write(encode(rows).decode() + "\n")
     elif rows:
         gone = "" if names is None else "does not exist any more"
         cells = [(row.who, row.effect, row.what, row.name or gone) for row in rows]
-        sys.stdout.write(_table([("WHO", "EFFECT", "WHAT", "NAME"), *cells]))
+        sys.stdout.write(table([("WHO", "EFFECT", "WHAT", "NAME"), *cells]))
     elif not kept.unreadable:
-        sys.stderr.write("There are no access rules, so only administrators see anything.\n")
+        sys.stderr.write(
+            "There are no access rules: with protection server or domain only administrators see "
+            "anything.\n"
+        )
     _complain(kept, address)
     return WRONG if kept.unreadable else DONE
 
@@ -220,6 +187,7 @@ def remove(
 @app.command
 def explain(
     user: str,
+    /,
     *,
     group: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     protection: Literal["server", "domain"] | None = None,
@@ -250,11 +218,18 @@ def explain(
     json
         For programs: an object with an entry for each item.
     """
+    if not user.strip() or not user.isprintable():
+        raise WrongUseError("Whose rights? Say the name of an account.")
     address = find(target)
 
     async def look(connection: Connection) -> tuple[Explanation, KeptRules]:
         options = await _options(connection, address)
         directory = protection or ("domain" if options.protection == "domain" else "server")
+        if options.protection in {"none", "hash"}:
+            sys.stderr.write(
+                f"The protection is {options.protection}, so access rules do not count yet; this "
+                f"is what they say for protection {directory}.\n"
+            )
         known = await _technician(connection, address, directory, user)
         kept = await (await AccessStore.open(connection, address.site)).read()
         seen = known or Technician(name=user)
@@ -272,7 +247,7 @@ def explain(
             protection=directory,
             known=known is not None,
             groups=technician.groups,
-            items=tuple(_because(each, tree, names) for each in items),
+            items=tuple(because(each, tree, names) for each in items),
         )
         return explanation, kept
 
@@ -280,9 +255,9 @@ def explain(
     if json:
         sys.stdout.write(encode(explanation).decode() + "\n")
     else:
-        sys.stdout.write(_explained(explanation))
+        sys.stdout.write(text(explanation))
     if not explanation.known:
-        sys.stderr.write(_unknown(explanation))
+        sys.stderr.write(unknown(explanation))
     _complain(kept, address)
     return DONE
 
@@ -307,7 +282,7 @@ def _set(
             if await store.find(rule.who, rule.what) != rule:
                 await store.write(rule)
                 await _record(connection, address, rule, effect)
-            done.append(_named(rule, names))
+            done.append(named(rule, names))
         return done
 
     done = talk(address, change)
@@ -398,70 +373,8 @@ async def _technician(
     return None
 
 
-def _named(rule: Rule, names: Deployable | None) -> Named:
-    name = names.name(rule.what) if names else None
-    return Named(who=rule.who, what=rule.what, effect=rule.effect, name=name)
-
-
 def _order(rule: Rule) -> tuple[str, str]:
     return folded(rule.who), natural_key(rule.what)
-
-
-def _because(explained: Explained, tree: JobTree, names: Deployable) -> Because:
-    item, decision, job = explained
-    return Because(
-        id=item.id,
-        title=item.title,
-        folder=tree.path(item.folder_id),
-        permitted=decision.permitted,
-        administrator=decision.administrator,
-        rules=tuple(_named(rule, names) for rule in decision.rules),
-        job=names.job_name(job) if job else None,
-    )
-
-
-def _explained(explanation: Explanation) -> str:
-    groups = ", ".join(map(one_line, explanation.groups)) or "none"
-    head = f"{one_line(explanation.user)} ({explanation.protection}), groups: {groups}\n\n"
-    rows = [
-        (
-            "yes" if item.permitted else "no",
-            item.title,
-            item.folder,
-            _reason(item),
-        )
-        for item in explanation.items
-    ]
-    if not rows:
-        return head + "There are no menu items.\n"
-    return head + _table([("MAY", "ITEM", "FOLDER", "BECAUSE"), *rows])
-
-
-def _reason(item: Because) -> str:
-    if item.administrator:
-        return "administrators may deploy everything"
-    said = "; ".join(
-        f"{rule.effect} {rule.who} {rule.what}"
-        + (f" ({rule.name})" if rule.name and rule.what != EVERYTHING else "")
-        for rule in item.rules
-    )
-    reason = said or "no rule"
-    # Of a job that is an item by itself the item has said enough.
-    if item.job and not item.id.startswith("job:"):
-        return f"{reason}, for its job {item.job}"
-    return reason
-
-
-def _unknown(explanation: Explanation) -> str:
-    name = one_line(explanation.user)
-    if explanation.protection == "server":
-        return (
-            f"There is no account {name!r} at this site, so nobody can sign in by this name; "
-            f"this is what would be. Add it: imageinvoker account add NAME\n"
-        )
-    return (
-        f"{name!r} has never signed in here, so their groups are not known; --group names some.\n"
-    )
 
 
 def _complain(kept: KeptRules, address: Address) -> None:
@@ -470,12 +383,3 @@ def _complain(kept: KeptRules, address: Address) -> None:
             f"A rule cannot be read, and so nobody but administrators may deploy anything; "
             f"remove it: nats kv del {subjects.ACCESS} {subjects.site_key(address.site, key)}\n"
         )
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
-    return "\n".join(lines) + "\n"

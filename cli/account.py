@@ -33,7 +33,8 @@ from services.auth.accounts import (
     shown_name,
     technician_of,
 )
-from services.auth.tries import Limits, Lock, Scope, Tries
+from services.auth.lockout import Limits, Scope
+from services.auth.tries import Lock, Tries
 
 app = App(
     name="account",
@@ -48,6 +49,8 @@ _SHORTEST_PASSWORD: Final = 8
 _HEADER: Final = ("NAME", "DISPLAY NAME", "GROUPS", "SINCE", "STATE")
 
 _T = TypeVar("_T")
+_Typed = TypeVar("_Typed")
+_Meant = TypeVar("_Meant")
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -92,11 +95,16 @@ def add(
         For programs: an object of the account.
     """
     address = find(target)
-    account = _checked(name, display_name)
-    groups = _checked_groups(group)
+    name, shown = _checked(account_name, name), _checked(shown_name, display_name)
+    groups = _checked(group_names, group)
     # Before anybody types a password in vain.
-    _talk(address, lambda accounts, _: _require_none(accounts, account.name))
-    account = msgspec.structs.replace(account, password_hash=_new_password(account.name))
+    _talk(address, lambda accounts, _: _require_none(accounts, name))
+    account = Account(
+        name=name,
+        password_hash=_new_password(name),
+        display_name=shown,
+        created_at=datetime.now(UTC),
+    )
 
     async def work(accounts: Accounts, connection: Connection) -> Account:
         added = await accounts.add(account, groups)
@@ -390,21 +398,9 @@ async def _record(
     )
 
 
-def _checked(name: str, shown: str | None) -> Account:
+def _checked(rule: Callable[[_Typed], _Meant], typed: _Typed) -> _Meant:
     try:
-        return Account(
-            name=account_name(name),
-            password_hash="",
-            display_name=shown_name(shown),
-            created_at=datetime.now(UTC),
-        )
-    except BadAccountError as error:
-        raise WrongUseError(str(error)) from error
-
-
-def _checked_groups(names: tuple[str, ...]) -> tuple[str, ...]:
-    try:
-        return group_names(names)
+        return rule(typed)
     except BadAccountError as error:
         raise WrongUseError(str(error)) from error
 
@@ -412,7 +408,7 @@ def _checked_groups(names: tuple[str, ...]) -> tuple[str, ...]:
 def _some_groups(names: tuple[str, ...]) -> tuple[str, ...]:
     if not names:
         raise WrongUseError("Which groups? Name one at least.")
-    return _checked_groups(names)
+    return _checked(group_names, names)
 
 
 def _new_password(name: str) -> str:

@@ -22,7 +22,6 @@ from cli.fail import DONE, WrongUseError
 from cli.moments import moment
 from cli.running import talk
 from cli.target import Address, Target, find
-from services import logs
 
 Wanted = Literal[Kind, "logins", "requests", "changes"]
 
@@ -132,7 +131,6 @@ def audit(
     if asked.until is not None and asked.until <= asked.since:
         raise WrongUseError("--until must be later than --since.")
     address = find(target)
-    logs.configure()
     page = Page(limit, as_json=json)
     try:
         talk(address, lambda connection: _show(connection, address, asked, machine, page, follow))

@@ -6,7 +6,6 @@ import socket
 from bus.connection import Connection
 from bus.events import Detail, EventLog, Kind, NotKeptError
 from cli.fail import CommandError
-from services import logs
 
 
 async def record(connection: Connection, site: str, kind: Kind, **details: Detail) -> None:
@@ -15,7 +14,6 @@ async def record(connection: Connection, site: str, kind: Kind, **details: Detai
     Raises:
         CommandError: the bus did not keep it.
     """
-    logs.configure()  # what is lost goes to standard error
     try:
         await EventLog(connection, site).record(kind, operator=operator(), details=details)
     except NotKeptError as error:

@@ -1,7 +1,7 @@
 """What access rules speak of, as the deployment server's database knows it: folders and jobs."""
 
 import re
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -9,7 +9,6 @@ from typing import Final
 import pyodbc
 
 from bus.access import EVERYTHING
-from bus.options import Options
 from bus.problems import Problem
 from cli.fail import CommandError, WrongUseError
 from cli.target import database

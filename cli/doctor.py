@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from bus import subjects
 from bus.__about__ import __version__
+from bus.access_store import AccessStore
 from bus.connection import Connection, connect
 from bus.option_store import OptionStore
 from bus.options import DEFAULTS, PASSWORD, Options, assemble
@@ -25,6 +26,7 @@ from express.database import Database
 from express.jobs import read_folders
 from express.schema import Finding, examine
 from express.tree import JobTree
+from services.auth.accounts import Accounts
 
 _PATIENCE: Final = 5.0
 _SERVICES: Final = ("menu", "auth", "scheduler")
@@ -162,8 +164,69 @@ async def _examine_options(
     elif options.protection == "none":
         cure = "Set a password and `imageinvoker options set protection hash`."
         found.append(_options("warn", "whoever can start a PC can deploy it", cure))
+    elif options.protection in {"server", "domain"}:
+        found += await _examine_access(connection, address, options)
+    if options.protection == "domain":
+        found += await _examine_directory(options)
     found = found or [_options("ok", f"{len(values)} set, the others at their defaults")]
     return found, options
+
+
+async def _examine_access(
+    connection: Connection, address: Address, options: Options
+) -> list[Checked]:
+    found: list[Checked] = []
+    try:
+        kept = await (await AccessStore.open(connection, address.site)).read()
+        accounts = await (await Accounts.open(connection, address.site)).everybody()
+    except (nats.errors.Error, TimeoutError):
+        cure = "Start a service of the site; it makes the buckets."
+        return [_access("fail", "accounts and rules cannot be read", cure)]
+    if options.protection == "server" and not accounts:
+        cure = "Add one: imageinvoker account add NAME"
+        found.append(_access("fail", "there are no accounts, so nobody can sign in", cure))
+    if kept.unreadable:
+        cure = "Remove them from the bucket, and make them anew: imageinvoker access allow|deny"
+        text = f"{len(kept.unreadable)} access rules cannot be read, so none allows anything"
+        found.append(_access("fail", text, cure))
+    if not kept.rules:
+        who = f"members of {options.administrators!r}" if options.administrators else "nobody"
+        cure = "Allow something: imageinvoker access allow group:NAME Deploy/Staff"
+        found.append(_access("warn", f"there are no access rules: {who} may deploy", cure))
+    text = f"{len(kept.rules)} access rules"
+    if options.protection == "server":
+        text = f"{len(accounts)} accounts, {text}"
+    return found or [_access("ok", text)]
+
+
+async def _examine_directory(options: Options) -> list[Checked]:
+    # Only here: a machine that runs no auth service may lack what talks to directories.
+    from services.auth.directory import Directory  # noqa: PLC0415
+    from services.auth.domain import settings_of  # noqa: PLC0415
+
+    settings = settings_of(options)
+    if settings is None:
+        cure = "Name it: imageinvoker options set domain lab.example"
+        return [_directory("fail", "no domain is set, so nobody can sign in", cure)]
+    directory = Directory(settings)
+    try:
+        examined = await directory.examine()
+    finally:
+        directory.close()
+    cure = (
+        "Can this machine reach it, is its certificate for this name, and from the CA in the "
+        "option domain_ca?"
+    )
+    found = [
+        _directory("fail", f"{each.controller}: {each.trouble}", cure)
+        if each.trouble
+        else _directory("ok", each.controller)
+        for each in examined
+    ]
+    if options.send_domain_passwords_in_clear_text:
+        cure = "imageinvoker options set send_domain_passwords_in_clear_text no"
+        found.append(_directory("warn", "passwords may go in clear text", cure))
+    return found
 
 
 async def _examine_database(file: Path | None, options: Options) -> list[Finding]:
@@ -207,6 +270,16 @@ def _bus(state: Literal["ok", "warn", "fail"], text: str, cure: str = "") -> Che
 
 def _options(state: Literal["ok", "warn", "fail"], text: str, cure: str = "") -> Checked:
     finding = Finding(check="options", state=state, text=text, cure=cure)
+    return Checked(area="options", finding=finding)
+
+
+def _access(state: Literal["ok", "warn", "fail"], text: str, cure: str = "") -> Checked:
+    finding = Finding(check="access", state=state, text=text, cure=cure)
+    return Checked(area="options", finding=finding)
+
+
+def _directory(state: Literal["ok", "warn", "fail"], text: str, cure: str = "") -> Checked:
+    finding = Finding(check="directory", state=state, text=text, cure=cure)
     return Checked(area="options", finding=finding)
 
 

@@ -9,6 +9,7 @@ import nats.errors
 from bus.connection import Connection, connect
 from cli.fail import NoServerError
 from cli.target import Address
+from services import logs
 
 _PATIENCE: Final = 5.0
 
@@ -21,6 +22,8 @@ def talk(address: Address, work: Callable[[Connection], Awaitable[_T]]) -> _T:
     Raises:
         NoServerError: there is no bus, or it does not keep what was asked for.
     """
+    # What is logged on the way belongs on standard error, beside the answer.
+    logs.configure()
     return asyncio.run(_talk(address, work))
 
 

@@ -1,8 +1,8 @@
 """What the job tree of a deployment server means: its menu items and the jobs they stand for.
 
 Pure rules, shared by the menu service and the scheduler. Neither reads every job. The menu service
-asks for all items, for which the tagged jobs and the folders that hold others are enough; the
-scheduler knows the item, and reads no more jobs than that item needs::
+asks for all items, for which the tagged jobs and the number of others in each folder are enough;
+the scheduler knows the item, and reads no more jobs than that item needs::
 
     tree = JobTree(tagged, all_folders, tag="(MI)", root_folder="Deploy/Staff", filled={17: 3})
     tree.items()  # [Item(id="folder:17", title="Office", folder_id=4), ...]
@@ -123,7 +123,7 @@ class JobTree:
         root_folder: str | None,
         filled: Filled = MappingProxyType({}),
     ) -> None:
-        """Makes the tree of ``jobs`` in ``folders``; ``filled`` folders hold untagged jobs more.
+        """Makes the tree of ``jobs`` in ``folders``; ``filled`` counts the untagged jobs not read.
 
         White space around the tag means nothing. ``root_folder`` is an id in digits or a path of
         names, with or without the tag, in any case, such as ``Deploy/Staff``; a folder with a slash

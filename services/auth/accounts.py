@@ -13,7 +13,7 @@ write spans two buckets, so each change is made in this order:
 So after the last change of a record, whoever made it, the last technician written is made from that
 record: nobody's change is lost, and no older copy lands after a newer one. If the command dies on
 the way, some sessions are worthless that need not be, or groups are as they were before; nobody has
-more rights than before and after. Any further command for the account ends with step 3, and so
+more rights than before and after. Every further change of the account ends with step 3, and so
 mends it. An account without a technician can sign in, but has no rights.
 """
 
@@ -38,7 +38,7 @@ from bus.messages import Protection, Time, decoder, encode
 from bus.technicians import Technician, folded, key_of, technician_decoder, technician_key
 
 _PROTECTION: Final[Protection] = "server"
-_LONGEST_NAME: Final = 104  # as in Active Directory: both fit the same screens
+_LONGEST_NAME: Final = 104  # as long as a Windows logon name
 _LONGEST_GROUP: Final = 256
 _MOST_GROUPS: Final = 256
 _NOT_IN_NAMES: Final = r'\/@:*?"<>|'

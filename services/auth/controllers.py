@@ -4,6 +4,7 @@ Nothing here knows a password: a line is open once the controller has shown a go
 """
 
 import contextlib
+import ipaddress
 import math
 import re
 import socket
@@ -67,7 +68,7 @@ def parse_controller(text: str, *, clear_text: bool = False) -> Controller:
         ValueError: this is no address; the text says what is.
     """
     match = _ADDRESS.match(text.strip())
-    if not match or int(match["port"] or 1) > 65_535:
+    if not match or int(match["port"] or 1) > 65_535 or not _is_ipv6(match["v6"] or "::"):
         raise ValueError(f"{text!r} is no domain controller: say HOST, HOST:PORT or ldap://HOST")
     upgraded = (match["scheme"] or "ldaps").lower() == "ldap"
     return Controller(
@@ -75,6 +76,14 @@ def parse_controller(text: str, *, clear_text: bool = False) -> Controller:
         port=int(match["port"] or (389 if upgraded else 636)),
         security=("clear text" if clear_text else "StartTLS") if upgraded else "LDAPS",
     )
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 class Controllers:
@@ -102,7 +111,7 @@ class Controllers:
         """All controllers, the one to ask first at the front.
 
         The order is the one listed, or by DNS (priority, and chance by weight); one that has
-        failed lately comes last.
+        failed lately comes last. Of those in DNS only the ones below the domain's name count.
 
         Raises:
             UnavailableError: DNS names none, or what is listed is no address.
@@ -146,9 +155,13 @@ class Controllers:
         return min(answers.addresses(), key=lambda address: ":" in address)
 
     async def _find(self) -> list[Controller]:
+        try:
+            domain = dns.name.from_text(self._domain)
+        except dns.exception.DNSException as error:
+            raise UnavailableError(f"{self._domain!r} is no domain's name") from error
         if self._services is None or self._clock() >= self._kept_until:
             try:
-                name = dns.name.from_text(f"_ldap._tcp.dc._msdcs.{self._domain}.")
+                name = dns.name.from_text("_ldap._tcp.dc._msdcs", domain)
                 answer = await self._resolver().resolve(name, "SRV", lifetime=_DNS_LIFETIME)
                 self._services = answer.rrset
                 kept = min(max(answer.chaining_result.minimum_ttl, _KEPT_AT_LEAST), _KEPT_AT_MOST)
@@ -168,7 +181,8 @@ class Controllers:
                 found=True,
             )
             for record in (self._services.processing_order() if self._services else ())
-            if isinstance(record, SRV) and record.target != dns.name.root
+            # Whoever forges DNS shall not choose the name that the certificate must show.
+            if isinstance(record, SRV) and record.port and record.target.is_subdomain(domain)
         ]
 
     def _resolver(self) -> dns.asyncresolver.Resolver:
@@ -218,7 +232,7 @@ class Line:
         except UnavailableError:
             raise
         except Exception as error:  # whatever ldap3 makes of what is no directory
-            raise UnavailableError(f"{type(error).__name__}: {error}") from error
+            raise UnavailableError(self.connection.last_error or type(error).__name__) from error
 
     def check(self) -> None:
         """To be called before anything secret is said.

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import ldap3
 from ldap3.core.results import RESULT_INVALID_CREDENTIALS, RESULT_SUCCESS
@@ -209,22 +209,33 @@ class Directory:
             turn.pop_all()
             job.add_done_callback(self._end_turn)
         try:
-            reached, _ = await asyncio.wait(
-                {job, opened}, timeout=_REACH, return_when=asyncio.FIRST_COMPLETED
-            )
-            if not reached:
-                raise UnavailableError(f"it is not reached within {_REACH:g} s")
-            done, _ = await asyncio.wait({job}, timeout=_TALK)
-            if not done:
-                raise UnavailableError(f"it does not finish within {_TALK:g} s")
+            await _in_time(job, opened)
             return job.result()
         finally:
             line.cut()
+            # Else an exception would hold itself by way of the job, and what its frames know.
+            del job
 
     def _end_turn(self, job: asyncio.Future[_T]) -> None:
         self._free.release()
         if not job.cancelled():
             job.exception()  # or asyncio complains that nobody has looked at it
+
+
+async def _in_time(job: asyncio.Future[Any], opened: asyncio.Future[Any]) -> None:
+    """Waits until the job is done, or one of its times is up.
+
+    Raises:
+        UnavailableError: it has not opened its line by then, or is not done.
+    """
+    reached, _ = await asyncio.wait(
+        {job, opened}, timeout=_REACH, return_when=asyncio.FIRST_COMPLETED
+    )
+    if not reached:
+        raise UnavailableError(f"it is not reached within {_REACH:g} s")
+    done, _ = await asyncio.wait({job}, timeout=_TALK)
+    if not done:
+        raise UnavailableError(f"it does not finish within {_TALK:g} s")
 
 
 def _technician(line: Line, name: str, password: bytes, domain: str) -> Technician:
@@ -268,7 +279,9 @@ def _bound(line: Line, domain: str) -> Technician:
     deep, and some that belong to no entry, such as everybody's (MS-ADTS 3.1.1.3.2).
     """
     (root,) = _search(line, "", ldap3.BASE, "(objectClass=*)", ["tokenGroups"])
-    sids = root.get("tokenGroups", [])
+    sids = root.get("tokenGroups", ())
+    if not sids:
+        raise UnavailableError("it does not say who is bound")
     base = ",".join(f"DC={escape_rdn(label)}" for label in domain.split("."))
     accounts: dict[bytes, _Entry] = {}
     groups = []

@@ -18,8 +18,9 @@ from bus.problems import Problem
 from bus.service import RETRY_AFTER
 from bus.sessions import Claims, Signer
 from bus.technicians import Technician
-from services.auth.counters import Counters
-from services.auth.tries import Lock, Scope, Tries
+from services.auth.lockout import Scope
+from services.auth.metrics import LoginMetrics
+from services.auth.tries import Lock, LockedOut, Tries
 from services.auth.ways import DirectoryUnavailable, SignInRefused, WayIn
 
 STEP: Final = 0.25
@@ -57,14 +58,14 @@ class Door:
         tries: Tries,
         signer: Signer,
         events: EventLog,
-        counters: Counters,
+        metrics: LoginMetrics,
     ) -> None:
         self._options = options
         self._ways = ways
         self._tries = tries
         self._signer = signer
         self._events = events
-        self._counters = counters
+        self._metrics = metrics
         self._log = structlog.get_logger("auth")
 
     async def login(self, asked: Login, caller: Caller) -> Session:
@@ -91,7 +92,7 @@ class Door:
             # Without the bus no try can be counted, so nobody can be let in.
             self._log.warning("a sign-in cannot be counted", error=type(error).__name__)
             refused = Problem("overloaded", details=Details(retry_after=RETRY_AFTER))
-            self._counters.login(visitor.protection, refused.code)
+            self._metrics.login(visitor.protection, refused.code)
             raise refused from error
         except Problem as problem:
             await self._tell_refused(visitor, problem)
@@ -99,11 +100,15 @@ class Door:
                 passed = time.monotonic() - began
                 await asyncio.sleep(STEP - passed % STEP)
             raise
-        self._counters.login(visitor.protection, "success")
+        self._metrics.login(visitor.protection, "success")
         return session
 
     async def _ask(self, way: WayIn, visitor: Visitor, password: str) -> Technician | None:
-        attempt = await self._tries.take(_counted(visitor))
+        try:
+            attempt = await self._tries.take(_counted(visitor))
+        except LockedOut as locked:
+            await self._tell_locked(visitor, locked.closed)
+            raise
         log = self._log.bind(machine=visitor.caller.machine, account=visitor.account)
         try:
             _require_sense(visitor.username, password)
@@ -149,13 +154,13 @@ class Door:
         )
 
     async def _tell_refused(self, visitor: Visitor, problem: Problem) -> None:
-        self._counters.login(visitor.protection, problem.code)
+        self._metrics.login(visitor.protection, problem.code)
         if problem.code != "overloaded":
             await self._tell("login_failed", visitor, problem=problem.code)
 
     async def _tell_locked(self, visitor: Visitor, locks: list[Lock]) -> None:
         for lock in locks:
-            self._counters.lock(lock.scope)
+            self._metrics.lock(lock.scope)
             await self._tell(
                 "login_locked", visitor, locked=lock.scope, seconds=round(lock.retry_after, 1)
             )

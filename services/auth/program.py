@@ -17,13 +17,14 @@ from bus.options import Options
 from bus.sessions import PUBLISH_EVERY, Signer
 from bus.waiting import end
 from services.auth.accounts import Accounts
-from services.auth.counters import Counters
 from services.auth.domain import Domain
 from services.auth.door import Door
+from services.auth.lockout import Limits
+from services.auth.metrics import LoginMetrics
 from services.auth.own_accounts import OwnAccounts
 from services.auth.passwords import Passwords
 from services.auth.shared_password import SharedPassword
-from services.auth.tries import Limits, Tries
+from services.auth.tries import Tries
 from services.auth.ways import WayIn
 from services.running import Site
 
@@ -35,8 +36,8 @@ async def program(site: Site) -> AsyncIterator[None]:
     events = EventLog(site.connection, site.name)
     signer = Signer(site.name)
     await signer.publish(site.connection)
-    counters = Counters(site.registry, site.name)
-    passwords = Passwords(counters.hash)
+    metrics = LoginMetrics(site.registry, site.name)
+    passwords = Passwords(metrics.hash)
     domain = Domain(site.options, await stream.key_value(subjects.TECHNICIANS), site.name)
     ways: Mapping[Protection, WayIn] = {
         "hash": SharedPassword(
@@ -54,7 +55,7 @@ async def program(site: Site) -> AsyncIterator[None]:
         site.name,
         lambda: limits_of(site.options.current),
     )
-    door = Door(site.options, ways, tries, signer, events, counters)
+    door = Door(site.options, ways, tries, signer, events, metrics)
     service = site.service("auth", "Lets technicians in")
     service.serve(contract.LOGIN, door.login)
     publishing = asyncio.create_task(_publish_again(site, signer))

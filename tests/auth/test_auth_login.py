@@ -27,12 +27,13 @@ from bus.presence import wait_for_services
 from bus.problems import Problem
 from bus.service import Service
 from bus.sessions import Signer, Verifier
-from services.auth.counters import Counters
 from services.auth.door import Door
+from services.auth.lockout import Limits
+from services.auth.metrics import LoginMetrics
 from services.auth.passwords import Passwords, old_hash
 from services.auth.program import limits_of, program
 from services.auth.shared_password import SharedPassword
-from services.auth.tries import Limits, Tries
+from services.auth.tries import Tries
 from services.running import Site
 from tests.buses import BusServer
 from tests.echo import KEY, MACHINE, until
@@ -131,7 +132,7 @@ async def test_a_password_that_nobody_has_set_lets_nobody_in(
     await store.write("protection", b'"hash"')
     with capture_logs() as lines:
         async with auth(bus):
-            assert (await refusal(connection, "")).code == "login_failed"
+            assert (await refusal(connection, WRONG)).code == "login_failed"
     assert "nobody has set" in str([line for line in lines if line["log_level"] == "error"])
 
 
@@ -251,8 +252,8 @@ async def door(
     bucket = await connection.jetstream().key_value(subjects.TRIES)
     tries = Tries(bucket, "main", lambda: limits_of(options.current), clock)
     way = SharedPassword(options, store, passwords, events)
-    counters = Counters(CollectorRegistry(), "main")
-    door = Door(options, {"hash": way}, tries, signer, events, counters)
+    metrics = LoginMetrics(CollectorRegistry(), "main")
+    door = Door(options, {"hash": way}, tries, signer, events, metrics)
     service = Service(connection, site="main", name="auth", version="1.0.0", description="")
     service.serve(contract.LOGIN, door.login)
     await service.start()

@@ -7,6 +7,7 @@ import signal
 import tracemalloc
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import nats.errors
 import pytest
@@ -102,13 +103,13 @@ async def test_what_strangers_type_is_cut_and_becomes_one_line(
         "login_failed",
         machine=KEY,
         technician="x" * 100_000,
-        of="a\r\nb",
+        of="é\r\nb\x00",
         computer=ComputerRef(id=1, name=nasty),
         details={"reason": nasty, "groups": [nasty] * 1000},
     )
     (event,) = await everything(read(connection, "main"))
     line = "�[2J�eve  root�"
-    assert event.id == "main.login_failed.a  b"
+    assert event.id == "main.login_failed.é  b�"
     assert event.technician == "x" * (LONGEST_TEXT - 1) + "…"
     assert event.computer == ComputerRef(id=1, name=line)
     assert event.details == {"reason": line, "groups": [line] * LONGEST_LIST}
@@ -202,8 +203,15 @@ async def test_a_bus_that_hangs_is_not_waited_for(
 ) -> None:
     process = bus._process
     assert process is not None
+    threads = Path(f"/proc/{process.pid}/task")
+
+    def stopped() -> bool:
+        states = [(each / "stat").read_text().rpartition(") ")[2][0] for each in threads.iterdir()]
+        return set(states) == {"T"}
+
     os.kill(process.pid, signal.SIGSTOP)
     try:
+        await until(stopped)
         with capture_logs() as lines, pytest.raises(NotKeptError):
             async with asyncio.timeout(10):
                 await log.record("login_failed", machine=KEY, technician="eve")
@@ -222,6 +230,7 @@ async def test_reading_ends_with_what_was_there_when_it_began(
         seen.append(event.details["number"])
         await log.record("login_failed", machine=KEY, details={"number": 100})
     assert seen == [0, 1, 2]
+    assert len(await everything(read(connection, "main"))) == 6
     assert await readers(connection) == 0
 
 
@@ -271,10 +280,10 @@ async def test_who_follows_sees_what_was_there_and_then_what_comes_also_over_a_r
     bus.stop()
     await until(lambda: connection.is_reconnecting)
     bus.start()
-    await until(lambda: connection.is_connected)
+    await until(lambda: connection.is_connected, 30)
     await log.record("login_failed", machine=KEY, details={"number": 2})
     await log.record("login_failed", machine=KEY, details={"number": 3})
-    await until(lambda: seen == [0, 1, 2, 3])
+    await until(lambda: seen == [0, 1, 2, 3], 30)
     assert caught_up == [1]
     await end(following)
     assert await readers(connection) == 0

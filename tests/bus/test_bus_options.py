@@ -18,6 +18,7 @@ from bus.options import (
     parse,
 )
 from bus.texts import TEXTS
+from services.auth.controllers import parse_controller
 
 GOOD: list[tuple[str, str, object]] = [
     ("timeout", "10", 10),
@@ -58,6 +59,7 @@ GOOD: list[tuple[str, str, object]] = [
         "DC1, dc2:3269; LDAPS://dc3 ldap://10.0.0.4:389/",
         ("dc1", "dc2:3269", "ldaps://dc3", "ldap://10.0.0.4:389"),
     ),
+    ("domain_controllers", "ldaps://[FD00::1]:636", ("ldaps://[fd00::1]:636",)),
     ("domain_controllers", "None", ()),
     ("domain_ca", "/etc/imageinvoker/ca.pem", "/etc/imageinvoker/ca.pem"),
     ("domain_ca", "none", None),
@@ -102,6 +104,10 @@ BAD: list[tuple[str, str]] = [
     ("domain", "x" * 64 + ".example"),
     ("domain_controllers", "http://dc1"),
     ("domain_controllers", "dc1:0"),
+    ("domain_controllers", "dc1:0636"),
+    ("domain_controllers", "[fd00::1::2]"),
+    ("domain_controllers", "fd00::1"),
+    ("domain_controllers", "[dc1]"),
     ("domain_controllers", "dc1:65536"),
     ("domain_controllers", "dc1:ldaps"),
     ("domain_controllers", "ldaps://"),
@@ -202,6 +208,15 @@ def test_what_cannot_be_a_directory_leaves_the_default_with_a_complaint(
     options, complaints = assemble({name: raw, "protection": b'"domain"'})
     assert options == Options(protection="domain")
     assert [complaint.partition(":")[0] for complaint in complaints] == [name]
+
+
+@given(st.text(alphabet="lLdDaApPsS:/[]0123456789._-cf,", min_size=1, max_size=24))
+@settings(max_examples=200)
+def test_whatever_is_taken_for_domain_controllers_the_auth_service_understands(typed: str) -> None:
+    with contextlib.suppress(OptionError):
+        options, _ = assemble({"domain_controllers": parse("domain_controllers", typed)})
+        for controller in options.domain_controllers:
+            assert parse_controller(controller)
 
 
 def test_a_directory_that_is_none_is_refused_with_an_example() -> None:

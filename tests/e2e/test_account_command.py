@@ -17,8 +17,9 @@ from bus.connection import connect
 from bus.events import Event, event_decoder
 from bus.technicians import technician_key
 from services.auth.accounts import Account, Accounts
+from services.auth.lockout import Limits
 from services.auth.passwords import Passwords
-from services.auth.tries import Limits, Tries
+from services.auth.tries import Tries
 from tests.buses import BusServer, free_port
 from tests.terminal import Terminal
 

@@ -162,7 +162,7 @@ def test_an_unattended_machine_gets_its_jobs_and_its_status_tells(site: Site) ->
         (("options", "set", "menu_type", "tree"), "menu_type"),
         (("options", "set", "naming", "PC-%NOPE%"), "%NOPE%"),
         (("options", "set", "text.countdown", "{oops}"), "text.countdown"),
-        (("options", "set", "protection", "domain"), "not available"),
+        (("options", "set", "protection", "domain"), "options set domain"),
         (("options", "import", "no-such-file.ini"), "no-such-file.ini"),
         (("client", "-t", "minus"), "minus"),
         (("client", "--machine", "no-such-file.json"), "no-such-file.json"),

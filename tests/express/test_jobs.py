@@ -2,9 +2,11 @@
 
 import pytest
 
+from bus.access import Rights
 from express.database import Database
 from express.jobs import LARGEST_ID, read_all_jobs, read_job, read_jobs_in, read_menu_rows
-from express.tree import Folder, Job
+from express.rights import Permissions
+from express.tree import Folder, Job, JobTree
 
 pytestmark = pytest.mark.express
 
@@ -83,6 +85,32 @@ async def test_one_job_is_read_or_known_to_be_gone(database: Database) -> None:
     async with database.transaction() as tx:
         assert await read_job(tx, 2000190) == Job(2000190, 5, "Memory test (MI)", "")
         assert await read_job(tx, 1) is None
+
+
+@pytest.mark.parametrize(
+    "rights",
+    [
+        Rights(),
+        Rights(whole=True),
+        Rights(whole=True, jobs=frozenset({(2000130, False)})),
+        Rights(folders=frozenset({(12, True), (5, True), (13, False)})),
+        Rights(jobs=frozenset((id_, True) for id_ in range(2000120, 2000140))),
+    ],
+)
+async def test_what_is_read_is_enough_to_know_what_rights_permit(
+    database: Database, rights: Rights
+) -> None:
+    async with database.transaction() as tx:
+        rows = await read_menu_rows(tx, "(MI)", {id_ for id_, _ in rights.jobs})
+        everything = await read_all_jobs(tx)
+    some = JobTree(rows.jobs, rows.folders, "(MI)", None, rows.filled)
+    whole = JobTree(everything, rows.folders, "(MI)", None)
+    permitted = [
+        {item.id for item in tree.items() if Permissions(tree, rights).permits_item(item)}
+        for tree in (some, whole)
+    ]
+    assert permitted[0] == permitted[1]
+    assert bool(permitted[0]) == (rights != Rights())
 
 
 async def test_all_jobs_are_read(database: Database) -> None:

@@ -170,6 +170,14 @@ class TestExplain:
             "job:50": (False, (), 50),
         }
 
+    def test_the_first_is_so_in_the_order_in_which_they_would_be_scheduled(self) -> None:
+        tree = whole(
+            Folder(1, None, "x (MI)"), Folder(2, 1, "10."), Folder(3, 1, "9."), Folder(4, 3, "a"),
+            Job(20, 2, "a", ""), Job(40, 4, "2.", ""), Job(41, 4, "1.", ""),
+        )  # fmt: skip
+        (found,) = explain(tree, Judge([], ANNA, None))
+        assert found.job == Job(41, 4, "1.", "")
+
     def test_a_folder_whose_jobs_are_allowed_one_by_one_is_explained_by_the_first(self) -> None:
         assert self.explained(rule("job:40"))["folder:4"] == (True, (rule("job:40"),), None)
 

@@ -232,6 +232,30 @@ class TestWhatDoesNotExist:
         assert ids(found) == set()
 
 
+class TestWhatIsToldOfTheTree:
+    FOLDERS = (Folder(1, None, "top"), Folder(2, 1, "x (MI)"), Folder(3, 3, "itself"))
+    JOBS = (job(10, 2, "10. a"), job(11, 2, "9. b (MI)"), job(12, 2, "(MI)"), job(13, None, "c"),
+            job(14, 3, "lost"))  # fmt: skip
+
+    def test_jobs_that_exist_are_found_by_their_ids_but_titles_are_none(self) -> None:
+        found = tree(*self.FOLDERS, *self.JOBS)
+        assert [found.job(id_) for id_ in (10, 13)] == [self.JOBS[0], self.JOBS[3]]
+        assert [found.job(id_) for id_ in (12, 14, 99)] == [None, None, None]
+        assert tree(*self.FOLDERS, *self.JOBS, root_folder="top").job(13) is None
+
+    def test_the_jobs_in_a_folder_come_in_the_order_to_schedule_them(self) -> None:
+        assert tree(*self.FOLDERS, *self.JOBS).jobs_in(2) == [self.JOBS[1], self.JOBS[0]]
+
+    def test_jobs_are_counted_whether_they_were_read_or_not(self) -> None:
+        found = JobTree(self.JOBS, self.FOLDERS, TAG, None, {2: 5, None: 1})
+        assert [found.job_count(place) for place in (2, None, 1)] == [7, 2, 0]
+
+    def test_folders_above_the_root_folder_are_told_parents_first(self) -> None:
+        found = tree(*self.FOLDERS, root_folder="2")
+        assert [folder.id for folder in found.folders()] == []
+        assert [folder.id for folder in found.all_folders()] == [1, 2]
+
+
 class TestRootFolder:
     ROWS = (
         Folder(1, None, "Deploy (MI)"),

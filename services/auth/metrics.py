@@ -3,10 +3,10 @@
 from prometheus_client import CollectorRegistry, Counter
 
 from bus.messages import Protection
-from services.auth.tries import Scope
+from services.auth.lockout import Scope
 
 
-class Counters:
+class LoginMetrics:
     """Counts sign-ins and locks."""
 
     def __init__(self, registry: CollectorRegistry, site: str) -> None:
