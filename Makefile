@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-DEBIAN := python3-venv unixodbc libsqliteodbc odbc-postgresql postgresql samba-ad-dc fonts-dejavu-core
+DEBIAN := python3-venv unixodbc libsqliteodbc odbc-postgresql postgresql samba-ad-dc samba-ad-provision fonts-dejavu-core
 FIGURE ?=
 
 help: ## list the commands

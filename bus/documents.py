@@ -45,7 +45,7 @@ all of them, with `.<service>` one service, and with `.<service>.<id>` one copy.
 """
 _SECURITY: Final = """\
 The bus of the embedded site listens on 127.0.0.1 alone and asks nobody who they are. A `token` in a
-body says which technician asks; it is good for one machine at one site, for an hour. Passwords and
+body says which technician asks; it is good for one machine at one site, for a while. Passwords and
 tokens travel in the bodies, so a bus that others can reach needs TLS. The machine key ends every
 subject, so that the bus's permissions can hold a caller to one machine; they do not do so yet.
 """

@@ -20,6 +20,7 @@ from cli.changes import record
 from cli.deployable import (
     Deployable,
     NoDatabaseError,
+    Source,
     find_folder,
     read_names,
     reading,
@@ -60,11 +61,12 @@ def list_(
         For programs: a list of rules.
     """
     address = find(target)
+    source = Source(database_file, address.server)
 
     async def look(connection: Connection) -> tuple[KeptRules, Deployable | None]:
         kept = await (await AccessStore.open(connection, address.site)).read()
         options = await _options(connection, address)
-        return kept, await _names(database_file, options, kept.rules)
+        return kept, await _names(source, options, kept.rules)
 
     kept, names = talk(address, look)
     rows = [named(rule, names) for rule in sorted(kept.rules, key=_order)]
@@ -158,12 +160,13 @@ def remove(
     """
     who, told = _who_and_what(who_and_what, "remove")
     address = find(target)
+    source = Source(database_file, address.server)
 
     async def change(connection: Connection) -> list[tuple[Rule, bool]]:
         what = told_target(told)
         if what is None:
             options = await _options(connection, address)
-            async with reading(database_file) as transaction:
+            async with reading(source) as transaction:
                 what = await find_folder(transaction, options.tag, told)
         store = await AccessStore.open(connection, address.site)
         done = []
@@ -221,6 +224,7 @@ def explain(
     if not user.strip() or not user.isprintable():
         raise WrongUseError("Whose rights? Say the name of an account.")
     address = find(target)
+    source = Source(database_file, address.server)
 
     async def look(connection: Connection) -> tuple[Explanation, KeptRules]:
         options = await _options(connection, address)
@@ -234,7 +238,7 @@ def explain(
         kept = await (await AccessStore.open(connection, address.site)).read()
         seen = known or Technician(name=user)
         technician = Technician(name=seen.name, groups=(*seen.groups, *group))
-        async with reading(database_file) as transaction:
+        async with reading(source) as transaction:
             names = await read_names(
                 transaction, options.tag, (rule.what for rule in kept.in_force)
             )
@@ -270,11 +274,12 @@ def _set(
     *,
     as_json: bool,
 ) -> int:
+    source = Source(database_file, address.server)
     who, told = _who_and_what(words, effect)
 
     async def change(connection: Connection) -> list[Named]:
         options = await _options(connection, address)
-        what, names = await _existing(told, options, database_file)
+        what, names = await _existing(told, options, source)
         store = await AccessStore.open(connection, address.site)
         done = []
         for each in who:
@@ -312,9 +317,7 @@ def _who_and_what(words: Sequence[str], command: str) -> tuple[list[str], str]:
         raise WrongUseError(f"{error}.") from error
 
 
-async def _existing(
-    told: str, options: Options, database_file: Path | None
-) -> tuple[str, Deployable | None]:
+async def _existing(told: str, options: Options, source: Source) -> tuple[str, Deployable | None]:
     """The target that is meant, with its name if it could be looked up.
 
     Raises:
@@ -323,7 +326,7 @@ async def _existing(
     """
     what = told_target(told)
     try:
-        async with reading(database_file) as transaction:
+        async with reading(source) as transaction:
             if what is None:
                 what = await find_folder(transaction, options.tag, told)
             names = await read_names(transaction, options.tag, (what,))
@@ -338,11 +341,9 @@ async def _existing(
     return what, names
 
 
-async def _names(
-    database_file: Path | None, options: Options, rules: Sequence[Rule]
-) -> Deployable | None:
+async def _names(source: Source, options: Options, rules: Sequence[Rule]) -> Deployable | None:
     try:
-        async with reading(database_file) as transaction:
+        async with reading(source) as transaction:
             return await read_names(transaction, options.tag, (rule.what for rule in rules))
     except NoDatabaseError as error:
         sys.stderr.write(f"Names of folders and jobs are not shown: {error}\n")

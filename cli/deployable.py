@@ -4,7 +4,7 @@ import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import pyodbc
 
@@ -51,18 +51,25 @@ class Deployable:
         return f"{self._tree.path(job.folder_id)}/{name}"
 
 
+class Source(NamedTuple):
+    """Where the database is told: in a file, else by the environment or the site on this bus."""
+
+    file: Path | None
+    server: str
+
+
 @asynccontextmanager
-async def reading(file: Path | None) -> AsyncIterator[Transaction]:
-    """A transaction to read the database with.
+async def reading(source: Source) -> AsyncIterator[Transaction]:
+    """A transaction to read the deployment server's database with.
 
     Raises:
         NoDatabaseError: none is known, or it cannot be reached.
         WrongUseError: the file that was named cannot be read.
     """
     try:
-        dsn = database(file)
+        dsn = database(source.file, source.server)
     except WrongUseError as error:
-        if file is not None:
+        if source.file is not None:
             raise
         raise NoDatabaseError(str(error)) from error
     connected = Database(dsn, size=1)

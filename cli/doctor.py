@@ -89,7 +89,9 @@ async def _examine(
     if "database" in wanted:
         found += [
             Checked(area="database", finding=finding)
-            for finding in await _examine_database(database_file, options)
+            for finding in await _examine_database(
+                database_file, target.server if target else None, options
+            )
         ]
     return [each for each in found if each.area in wanted]
 
@@ -229,9 +231,11 @@ async def _examine_directory(options: Options) -> list[Checked]:
     return found
 
 
-async def _examine_database(file: Path | None, options: Options) -> list[Finding]:
+async def _examine_database(
+    file: Path | None, server: str | None, options: Options
+) -> list[Finding]:
     try:
-        dsn = database(file)
+        dsn = database(file, server)
     except WrongUseError as error:
         return [Finding(check="connection", state="fail", text="none is known", cure=str(error))]
     connected = Database(dsn, size=1)

@@ -37,7 +37,9 @@ def menu(
     """
     from services.menu.program import program  # noqa: PLC0415 (each service needs other packages)
 
-    return _run("menu", find(target), program(database(database_file)), metrics)
+    address = find(target)
+    dsn = database(database_file, address.server)
+    return _run("menu", address, program(dsn), metrics)
 
 
 def auth(*, target: Target | None = None, metrics: Metrics = None) -> int:
@@ -62,7 +64,9 @@ def scheduler(
     """
     from services.scheduler.program import program  # noqa: PLC0415
 
-    return _run("scheduler", find(target), program(database(database_file)), metrics)
+    address = find(target)
+    dsn = database(database_file, address.server)
+    return _run("scheduler", address, program(dsn), metrics)
 
 
 def _run(name: str, address: Address, program: Program, metrics: str | None) -> int:

@@ -60,8 +60,10 @@ def find(target: Target | None) -> Address:
     return Address(server, site)
 
 
-def database(file: Path | None) -> str:
+def database(file: Path | None, server: str | None = None) -> str:
     """The ODBC connection string: in a file, else in IMAGEINVOKER_DATABASE; never an argument.
+
+    Else the embedded site's, unless ``server`` is another bus than its own.
 
     Raises:
         WrongUseError: there is none.
@@ -74,7 +76,7 @@ def database(file: Path | None) -> str:
     else:
         text = os.environ.get("IMAGEINVOKER_DATABASE", "").strip()
         running = running_site()
-        if not text and running:
+        if not text and running and server in {None, running.nats_url}:
             text = running.database
     if not text:
         raise WrongUseError(

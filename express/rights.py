@@ -30,7 +30,8 @@ class Permissions:
         """Whether a job may be deployed; no, where its folder does not exist."""
         if self._rights.everything:
             return True
-        return self._jobs.get(job.id, self._folders.get(job.folder_id, False))
+        folder = self._folders.get(job.folder_id)
+        return folder is not None and self._jobs.get(job.id, folder)
 
     def permits_item(self, item: Item) -> bool:
         """Whether every job of an item of this tree may be deployed."""

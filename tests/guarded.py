@@ -1,6 +1,8 @@
 """A site that asks who is there, with accounts of its own, for tests."""
 
 import json
+import random
+import statistics
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -58,3 +60,14 @@ class Guarded(Asker):
 async def protected(client: Asker, protection: str = "server") -> AsyncIterator[Guarded]:
     await client.set("protection", protection)
     yield Guarded(client.connection, client.site)
+
+
+def by_chance(one: list[float], other: list[float], order: random.Random) -> float:
+    """How often the medians of two samples of one kind differ as much (a permutation test)."""
+
+    def difference(both: list[float]) -> float:
+        return abs(statistics.median(both[: len(one)]) - statistics.median(both[len(one) :]))
+
+    both = one + other
+    shuffled = (order.sample(both, len(both)) for _ in range(2000))
+    return sum(difference(each) >= difference(both) for each in shuffled) / 2000

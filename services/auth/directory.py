@@ -14,7 +14,13 @@ from contextlib import AsyncExitStack
 from typing import Any, Final, Literal, TypeVar
 
 import ldap3
-from ldap3.core.results import RESULT_INVALID_CREDENTIALS, RESULT_SUCCESS
+from ldap3.core.results import (
+    RESULT_INAPPROPRIATE_AUTHENTICATION,
+    RESULT_INVALID_CREDENTIALS,
+    RESULT_INVALID_DN_SYNTAX,
+    RESULT_NO_SUCH_OBJECT,
+    RESULT_SUCCESS,
+)
 from ldap3.utils.conv import escape_bytes
 from ldap3.utils.dn import escape_rdn
 from msgspec import Struct
@@ -27,6 +33,7 @@ from services.auth.controllers import (
     Nameserver,
     UnavailableError,
 )
+from services.auth.ways import DirectoryUnavailable, SignInRefused
 
 BUDGET: Final = 2.5
 """Seconds that a sign-in may take, with all controllers that are tried."""
@@ -67,6 +74,12 @@ _REASONS: Final[dict[str, Reason]] = {
     "773": "must_change_password",
     "775": "locked",
 }
+_NO_SUCH_NAME: Final = {
+    RESULT_NO_SUCH_OBJECT,
+    RESULT_INVALID_DN_SYNTAX,
+    RESULT_INAPPROPRIATE_AUTHENTICATION,
+}
+"""Results that are about the name, so that no odd name makes a controller look ill."""
 _ATTRIBUTES: Final = ["objectSid", "objectClass", "sAMAccountName", "displayName"]
 
 _Entry = Mapping[str, Sequence[bytes]]
@@ -85,18 +98,6 @@ class DirectorySettings(Struct, frozen=True):
     controllers: tuple[str, ...] = ()
     ca_file: str | None = None
     clear_text: bool = False
-
-
-class SignInRefused(Exception):
-    """The sign-in is refused; the reason is for the log, never for the screen."""
-
-    def __init__(self, reason: Reason) -> None:
-        self.reason: Reason = reason
-        super().__init__(reason)
-
-
-class DirectoryUnavailable(Exception):
-    """No controller could answer; the text says, for a log, which were tried and why."""
 
 
 class Examined(Struct, frozen=True, kw_only=True):
@@ -268,6 +269,8 @@ def _bind(line: Line, name: str, password: bytes) -> None:
     code = int(connection.result["result"])
     if code == RESULT_INVALID_CREDENTIALS:
         raise SignInRefused(refusal(str(connection.result["message"])))
+    if code in _NO_SUCH_NAME:
+        raise SignInRefused("refused")
     if code != RESULT_SUCCESS:
         raise UnavailableError(f"bind: {connection.result['description']}")
 
@@ -349,8 +352,9 @@ def account_name(username: str, settings: DirectorySettings) -> str:
     """The one name under which the tries of an account are counted, before it is known.
 
     It is one for every way of typing the same name: with and without the domain, in any case.
-    Accents are left out, as Active Directory leaves them out of comparisons (MS-ADTS 3.1.1.2.2.4,
-    NORM_IGNORENONSPACE), and so is any NetBIOS domain: it need not be the realm's first label.
+    Accents are left out, since Active Directory compares names without them (MS-ADTS, the syntax
+    String(Unicode): NORM_IGNORENONSPACE), and so is any NetBIOS domain: it need not be the realm's
+    first label.
     """
     _, account, realm = _parts(username)
     if realm is not None and folded(realm) != folded(settings.domain):

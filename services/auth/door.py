@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Final, Protocol
 
+import msgspec
 import nats.errors
 import structlog
 from msgspec import Struct
@@ -146,12 +147,14 @@ class Door:
             # Nobody comes in of whom the audit knows nothing.
             raise Problem("overloaded", details=Details(retry_after=RETRY_AFTER)) from None
         self._log.info("login succeeded", machine=visitor.caller.machine, account=name)
-        generation = technician.generation if technician else 0
-        return self._signer.session(
-            visitor.caller.machine,
-            Claims(username=name, protection=visitor.protection, generation=generation),
-            lifetime,
+        claims = Claims(
+            username=name,
+            protection=visitor.protection,
+            generation=technician.generation if technician else 0,
         )
+        session = self._signer.session(visitor.caller.machine, claims, lifetime)
+        shown = technician.display_name if technician else None
+        return msgspec.structs.replace(session, display_name=shown)
 
     async def _tell_refused(self, visitor: Visitor, problem: Problem) -> None:
         self._metrics.login(visitor.protection, problem.code)

@@ -12,14 +12,10 @@ from bus.options import Options
 from bus.problems import Problem
 from express import computers
 from express.database import Transaction
-from express.jobs import read_folders, read_job, read_jobs_in
+from express.jobs import LARGEST_ID, read_folders, read_job, read_jobs_in
 from express.rights import forbidden_jobs
 from express.schema import Layout
 from express.tree import Job, JobTree
-
-_LARGEST_ID: Final = 2**31 - 1
-"""No job has a greater id: `event.event_id` is an SQL int, and what is no int fails the query."""
-
 
 MOST_JOBS: Final = 4000
 """Most jobs of one item: their names must fit into one message of the bus."""
@@ -147,7 +143,7 @@ async def _jobs(
 ) -> list[Job]:
     folders = await read_folders(transaction)
     needed = JobTree((), folders, options.tag, options.root_folder).needed(item_id)
-    if needed is None or any(abs(id_) > _LARGEST_ID for id_ in needed.job_ids):
+    if needed is None or any(abs(id_) > LARGEST_ID for id_ in needed.job_ids):
         raise Problem("unknown_item")
     jobs = [job for id_ in needed.job_ids if (job := await read_job(transaction, id_))]
     jobs += await read_jobs_in(transaction, needed.folder_ids)

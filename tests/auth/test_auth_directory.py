@@ -783,6 +783,25 @@ class TestTrouble:
             with opened(both) as found:
                 assert (await found.sign_in(ALICE, controller.password_of(ALICE))).name == ALICE
 
+    @pytest.mark.parametrize("code", [32, 34, 48])
+    async def test_a_name_that_a_controller_cannot_read_is_refused_and_the_controller_is_well(
+        self, controller: DomainController, tmp_path: Path, code: int
+    ) -> None:
+        async def puzzled(
+            _heard: Heard, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> None:
+            writer.write(answer(await reader.read(4096), BIND, code))
+
+        context = context_of(tmp_path, controller.authority, "127.0.0.1")
+        async with impostor(puzzled, context) as heard:
+            both = msgspec.structs.replace(
+                controller.settings, controllers=(heard.at, controller.address)
+            )
+            with opened(both) as found:
+                for _ in range(2):
+                    assert await refused(found, "a=b,c=d", "password") == "refused"
+            assert heard.connections == 2
+
     async def test_the_second_is_asked_when_the_first_hangs_and_then_comes_first(
         self, controller: DomainController
     ) -> None:

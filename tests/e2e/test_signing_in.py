@@ -8,7 +8,7 @@ import pytest
 
 from bus.messages import Machine
 from tests.e2e.e2e_site import OpenPortal, Site
-from tests.samba import ALICE, BOB, DomainController, controller
+from tests.samba import ALICE, BOB, DOMAIN, NETBIOS, DomainController, controller
 from tests.terminal import Terminal
 
 __all__ = ["controller"]
@@ -95,7 +95,7 @@ def test_an_unattended_client_signs_in_with_an_account(site: Site) -> None:
 def test_a_technician_of_the_domain_deploys_what_a_nested_group_may(
     site: Site, boot: OpenPortal, controller: DomainController, security: str
 ) -> None:
-    operate(site, "options", "set", "domain", controller.domain)
+    operate(site, "options", "set", "domain", DOMAIN)
     scheme = {"LDAPS": "ldaps", "StartTLS": "ldap"}[security]
     operate(site, "options", "set", "domain_controllers", f"{scheme}://{controller.address}")
     operate(site, "options", "set", "domain_ca", str(controller.ca_file))
@@ -104,7 +104,7 @@ def test_a_technician_of_the_domain_deploys_what_a_nested_group_may(
     pc = boot(new_machine(3), "-t", "0")
     pc.wait_for("not known to the deployment server")
     pc.type("i")
-    sign_in(pc, f"{controller.netbios}\\{ALICE}", controller.password_of(ALICE))
+    sign_in(pc, f"{NETBIOS}\\{ALICE}", controller.password_of(ALICE))
     assert "Memory test" in pc.wait_for("What is to be deployed")
     pc.type(ENTER)
     pc.wait_for("NOT KNOWN")
@@ -127,7 +127,7 @@ def test_a_technician_of_the_domain_deploys_what_a_nested_group_may(
 def test_a_directory_that_is_gone_is_a_sentence_at_the_portal(
     site: Site, boot: OpenPortal, controller: DomainController
 ) -> None:
-    operate(site, "options", "set", "domain", controller.domain)
+    operate(site, "options", "set", "domain", DOMAIN)
     operate(site, "options", "set", "domain_controllers", "127.0.0.1:9")
     operate(site, "options", "set", "protection", "domain")
     pc = boot(new_machine(5), "-t", "0")
@@ -179,7 +179,7 @@ def test_no_password_of_a_whole_run_is_in_any_log_event_or_file(
     said += operate(site, "options", "password", typed=SHARED + "\n")
     said += operate(site, "options", "set", "protection", "hash")
     assert client("", SHARED) == 0
-    operate(site, "options", "set", "domain", controller.domain)
+    operate(site, "options", "set", "domain", DOMAIN)
     operate(site, "options", "set", "domain_controllers", controller.address)
     operate(site, "options", "set", "domain_ca", str(controller.ca_file))
     operate(site, "options", "set", "protection", "domain")

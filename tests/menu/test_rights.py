@@ -113,7 +113,8 @@ class TestTheNearestRuleWins:
 
     def test_a_job_whose_folder_does_not_exist_is_nobodys(self) -> None:
         lost = Job(60, 99, "Lost (MI)", "")
-        assert forbidden_jobs(whole(*TREE, lost), rights(rule("all")), [lost]) == [lost]
+        for allowing in (rule("all"), rule("job:60"), rule("folder:99")):
+            assert forbidden_jobs(whole(*TREE, lost), rights(allowing), [lost]) == [lost]
 
     def test_all_rights_are_rights_to_everything(self) -> None:
         tree = whole(*TREE)

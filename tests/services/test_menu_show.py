@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from bus.messages import Entry, FolderEntry, ItemEntry, Menu
-from bus.sessions import Signer
+from bus.sessions import Claims, Signer
 from services.auth.program import program as auth
 from services.menu import keeper
 from services.menu.program import program as menu
@@ -205,9 +205,10 @@ async def test_a_protected_site_shows_its_menu_to_who_has_signed_in_there(
 @pytest.mark.parametrize("kind", ["sqlite"])
 async def test_a_session_that_has_ended_is_told_from_none(name: str, site: Asker) -> None:
     await site.protect("open sesame")
-    ended = Signer(name, lifetime=-60)
-    await ended.publish(site.connection)
-    token = ended.session(KEY, "hash", None).token
+    signer = Signer(name)
+    await signer.publish(site.connection)
+    shared = Claims(username=None, protection="hash")
+    token = signer.session(KEY, shared, lifetime=-60).token
 
     await eventually(lambda: problem_of(site.show(token=token)), bool, 1)
     with refused("session_expired"):

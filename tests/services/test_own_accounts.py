@@ -3,7 +3,6 @@
 import asyncio
 import json
 import random
-import statistics
 import time
 from collections.abc import AsyncIterator
 
@@ -18,7 +17,7 @@ from bus.machines import machine_key
 from bus.messages import Login, encode
 from bus.problems import CODE_HEADER, Problem, from_wire
 from services.auth.program import program as auth
-from tests.guarded import RIGHT, WRONG, Guarded, protected
+from tests.guarded import RIGHT, WRONG, Guarded, by_chance, protected
 from tests.site import (
     STAFF_0117,
     Asker,
@@ -160,17 +159,6 @@ async def _times(guarded: Guarded, order: random.Random) -> dict[str, list[float
     return taken
 
 
-def _by_chance(one: list[float], other: list[float], order: random.Random) -> float:
-    """How often the medians of two samples of one kind differ as much (a permutation test)."""
-
-    def difference(both: list[float]) -> float:
-        return abs(statistics.median(both[: len(one)]) - statistics.median(both[len(one) :]))
-
-    both = one + other
-    shuffled = (order.sample(both, len(both)) for _ in range(2000))
-    return sum(difference(each) >= difference(both) for each in shuffled) / 2000
-
-
 async def test_the_time_an_answer_takes_does_not_tell_whether_there_is_an_account(
     guarded: Guarded,
 ) -> None:
@@ -182,7 +170,7 @@ async def test_the_time_an_answer_takes_does_not_tell_whether_there_is_an_accoun
     # Once in a hundred times it looks as if by mere chance; hardly three times in a row.
     while len(shares) < 3 and (not shares or shares[-1] < 0.01):
         taken = await _times(guarded, order)
-        shares.append(_by_chance(taken["ann"], taken["nobody"], order))
+        shares.append(by_chance(taken["ann"], taken["nobody"], order))
     assert shares[-1] >= 0.01, f"differences as great come by chance in {shares} of all cases"
 
 
