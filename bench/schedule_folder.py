@@ -23,6 +23,7 @@ import uvloop
 
 from bench.harness import Figure, MeasureError, Reach, Rounds, Say, middle, milliseconds
 from bench.trees import fill
+from bus.access import ALL_RIGHTS
 from bus.messages import Machine, Request
 from bus.options import DEFAULTS
 from express.connection import sqlite_dsn
@@ -144,7 +145,7 @@ async def _scheduling(database: Database, layouts: LayoutCache, number: int) -> 
         digest="0" * 64,
     )
     began = time.perf_counter()
-    outcome = await carry_out(database, layouts, request, DEFAULTS)
+    outcome = await carry_out(database, layouts, request, DEFAULTS, ALL_RIGHTS)
     seconds = time.perf_counter() - began
     if [job.id for job in outcome.jobs] != list(_JOB_IDS):
         raise MeasureError(f"{len(outcome.jobs)} jobs were scheduled, or not in order")

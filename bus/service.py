@@ -32,7 +32,7 @@ from bus.problems import CODE_HEADER, Problem
 Asked = TypeVar("Asked", bound=FromMachine)
 Answered = TypeVar("Answered")
 
-LIMIT: Final = 1000
+LIMIT: Final = 2000
 """How many questions one copy of a service answers side by side."""
 RETRY_AFTER: Final = 0.5
 """Seconds after which a caller that was turned away should ask again."""

@@ -35,6 +35,13 @@ _MACHINE: Final = (
     '{"uuid": "5E1F7A64-3B0C-4D2E-9A8B-0C1D2E3F4A5B", "serial": "5CG1234XYZ",'
     ' "macs": ["00:1A:4B:16:01:59"]}'
 )
+_CLOSING: Final = (
+    (("options", "set", "menu_type", "folders"), b""),
+    (("account", "add", "alice"), b"open sesame\n"),
+    (("access", "allow", "user:alice", "all"), b""),
+    (("options", "set", "protection", "server"), b""),
+)
+"""What an operator does, and types, to show folders to those who sign in."""
 _FRAMES: Final = {
     "countdown": 1800, "menu": 1500, "find": 1200, "unknown": 1500, "name": 1500, "scheduled": 3000,
 }  # fmt: skip
@@ -42,7 +49,7 @@ _FRAMES: Final = {
 
 
 def main() -> None:
-    """Boots a machine twice, once at an open site and once at one with a password."""
+    """Boots a machine twice, once at an open site and once at one where technicians sign in."""
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -59,12 +66,14 @@ def main() -> None:
                 time.sleep(0.1)
             client = [*command, "client", "--machine", str(folder / "machine.json")]
             first_boot(client, environment)
-            subprocess.run([*command, "options", "set", "menu_type", "folders"],
-                           env=environment, check=True)  # fmt: skip
-            subprocess.run([*command, "options", "password"], env=environment, check=True,
-                           input=b"open sesame\n")  # fmt: skip
-            subprocess.run([*command, "options", "set", "protection", "hash"],
-                           env=environment, check=True)  # fmt: skip
+            for words, typed in _CLOSING:
+                subprocess.run(
+                    [*command, *words],
+                    env=environment,
+                    check=True,
+                    input=typed,
+                    stdout=subprocess.DEVNULL,
+                )
             second_boot(client, environment)
         finally:
             site.terminate()
@@ -103,13 +112,13 @@ def first_boot(client: list[str], environment: dict[str, str]) -> None:
 
 
 def second_boot(client: list[str], environment: dict[str, str]) -> None:
-    """The same machine again, known by now, at a site with a password and folders."""
+    """The same machine again, known by now, at a site with accounts and folders."""
     with Terminal(client, environment) as pc:
         pc.wait_for("known as FIN-0042")
         take(pc, "known")
         pc.type("i")
-        pc.wait_for("Sign in")
-        pc.type("guess\r")
+        pc.wait_for("User name")
+        pc.type("alice\rguess\r")
         pc.wait_for("Tries left")
         take(pc, "password")
         pc.type("open sesame\r")

@@ -1,4 +1,4 @@
-"""What every test can have: a bus of its own, and a connection to it."""
+"""What every test can have: a bus of its own, a connection to it, and a domain controller."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -7,6 +7,9 @@ import pytest
 
 from bus.connection import Connection, connect
 from tests.buses import BusServer
+from tests.samba import controller
+
+__all__ = ["controller"]
 
 
 @pytest.fixture

@@ -3,9 +3,6 @@
 The fixture ``controller`` is one for the whole test run; it is made in about ten seconds. It has an
 address of its own in 127.0.0.0/8 and listens there on the standard ports (LDAP, LDAPS, DNS), so
 that several test runs can live side by side. A test that stops or hangs it starts or resumes it.
-A test module imports the fixture by name::
-
-    from tests.samba import ALICE, DomainController, controller
 
 Its certificate is for ``dc1.lab.example`` and for its address, by an authority of the test run.
 """

@@ -8,10 +8,8 @@ import pytest
 
 from bus.messages import Machine
 from tests.e2e.e2e_site import OpenPortal, Site
-from tests.samba import ALICE, BOB, DOMAIN, NETBIOS, DomainController, controller
+from tests.samba import ALICE, BOB, DOMAIN, NETBIOS, DomainController
 from tests.terminal import Terminal
-
-__all__ = ["controller"]
 
 ENTER = "\r"
 DOWN = "\x1b[B"
