@@ -90,9 +90,9 @@ def test_a_password_is_asked_three_times_and_then_there_is_no_entry(
     pc.type("i")
     pc.wait_for("Sign in")
     for left in ("2", "1"):
-        pc.type("wrong" + ENTER)
+        pc.type("Fehlversuch" + ENTER)
         pc.wait_for(f"Tries left: {left}")
-    pc.type("wrong" + ENTER)
+    pc.type("Fehlversuch" + ENTER)
     pc.wait_for("No entry")
     pc.type(ENTER)
     assert pc.status() == 3
@@ -111,7 +111,7 @@ def test_a_password_is_asked_three_times_and_then_there_is_no_entry(
     assert "sesame" not in screen
     logs = (site.folder / "log").read_text()
     assert "sesame" not in logs
-    assert "wrong" not in logs
+    assert "Fehlversuch" not in logs
 
 
 def test_another_computers_name_comes_back_to_the_name_screen(site: Site, boot: OpenPortal) -> None:

@@ -189,7 +189,7 @@ class TestExplain:
 
 
 def test_thousands_of_nested_folders_and_jobs_are_no_burden() -> None:
-    count = 5000
+    count = 2000
     folders = [Folder(i, i - 1 or None, f"{i} (MI)") for i in range(1, count + 1)]
     jobs = [Job(i, i, f"{i} (MI)", "") for i in range(1, count + 1)]
     tree = JobTree(jobs, folders, "(MI)", None)

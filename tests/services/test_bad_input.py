@@ -61,7 +61,7 @@ WRONG: Final[dict[str, tuple[Endpoint[Any, Any], bytes]]] = {
     ),
     "no-password": (contract.LOGIN, encode(ShowMenu(machine=STAFF_0117))),
     "password-number": (contract.LOGIN, encode(GOOD | {"password": 5})),
-    "long-password": (contract.LOGIN, encode(Login(machine=STAFF_0117, password="x" * 1025))),
+    "long-password": (contract.LOGIN, encode(Login(machine=STAFF_0117, password="x" * 65_537))),
     "long-token": (contract.SHOW, encode(GOOD | {"token": "x" * 4097})),
     "token-list": (contract.SHOW, encode(GOOD | {"token": ["x"]})),
     "no-item": (contract.SCHEDULE, encode(GOOD | {"item_id": None})),
