@@ -6,6 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEBIAN := python3-venv unixodbc libsqliteodbc odbc-postgresql postgresql samba-ad-dc samba-ad-provision fonts-dejavu-core
 FIGURE ?=
+WORKERS ?= 2
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,7 +39,7 @@ check: setup ## lint, format, types, generated documents, who may import whom
 	$(BIN)/pytest -q tests/test_imports.py
 
 test: check ## everything that `check` does, and every test
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 bench: setup ## every figure, or one: make bench FIGURE=show_rate
 	@$(BIN)/python -m bench $(FIGURE)
