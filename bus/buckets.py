@@ -53,6 +53,7 @@ _BUCKETS: Final = (
     KeyValueConfig(bucket=subjects.TRIES, description="Failed logins", ttl=_DAY),
     KeyValueConfig(bucket=subjects.ACCOUNTS, description="Accounts of the sites"),
     KeyValueConfig(bucket=subjects.TECHNICIANS, description="Who has signed in"),
+    KeyValueConfig(bucket=subjects.LIVE, description="What machines do now", ttl=2 * _DAY),
     KeyValueConfig(bucket=subjects.ACCESS, description="Who may deploy what", history=5),
 )
 

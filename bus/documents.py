@@ -143,6 +143,10 @@ _BUCKETS: Final[Json] = {
         "key": "<site>.<protection>.<account>",
         "description": "Who has signed in, and which groups they are in, as JSON.",
     },
+    subjects.LIVE: {
+        "key": "<site>.<machine>",
+        "description": "What each machine is doing now, as JSON.",
+    },
     subjects.ACCESS: {
         "key": "<site>.<rule>",
         "description": "The access rules: who may deploy what, as JSON.",

@@ -24,6 +24,8 @@ from bus.connection import Connection, backoff
 from bus.messages import ComputerRef, Time, decoder, encode
 
 Kind = Literal[
+    "portal_opened",
+    "menu_shown",
     "login_succeeded",
     "login_failed",
     "login_locked",
@@ -36,6 +38,10 @@ Kind = Literal[
     "jobs_replaced",
     "jobs_scheduled",
     "request_rejected",
+    "job_started",
+    "job_finished",
+    "job_failed",
+    "deployment_finished",
     "option_changed",
     "access_changed",
     "account_changed",

@@ -49,10 +49,15 @@ class ClientInfo(Struct, frozen=True, kw_only=True):
 
 
 class Hello(Struct, frozen=True, kw_only=True):
-    """A machine has booted and asks what it is to show."""
+    """A machine has booted and asks what it is to show.
+
+    ``visit`` is made by the client, once each time it is started: what is told of a visit is told
+    once, however often the client asks.
+    """
 
     machine: Machine
     client: ClientInfo = ClientInfo()
+    visit: RequestId | None = None
 
 
 class ComputerRef(Struct, frozen=True, kw_only=True):
@@ -120,6 +125,7 @@ class ShowMenu(Discreet, frozen=True, kw_only=True):
 
     machine: Machine
     token: Token | None = None
+    visit: RequestId | None = None
 
 
 class ItemEntry(Struct, frozen=True, kw_only=True, tag_field="kind", tag="item"):

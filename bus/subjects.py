@@ -32,6 +32,9 @@ TECHNICIANS = "imaging_technicians"
 ACCESS = "imaging_access"
 """Bucket of the access rules: ``<site>.<rule>``."""
 
+LIVE = "imaging_live"
+"""Bucket of what each machine is doing now: ``<site>.<machine>``."""
+
 DEFAULT_SITE = "main"
 """The site that is meant where nobody names one."""
 

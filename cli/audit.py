@@ -23,9 +23,10 @@ from cli.moments import moment
 from cli.running import talk
 from cli.target import Address, Target, find
 
-Wanted = Literal[Kind, "logins", "requests", "changes"]
+Wanted = Literal[Kind, "visits", "logins", "requests", "jobs", "changes"]
 
 GROUPS: Final[dict[str, tuple[Kind, ...]]] = {
+    "visits": ("portal_opened", "menu_shown"),
     "logins": (
         "login_succeeded",
         "login_failed",
@@ -42,6 +43,7 @@ GROUPS: Final[dict[str, tuple[Kind, ...]]] = {
         "jobs_replaced",
         "jobs_scheduled",
     ),
+    "jobs": ("job_started", "job_finished", "job_failed", "deployment_finished"),
     "changes": ("option_changed", "access_changed", "account_changed"),
 }
 """Kinds of events that are asked for together."""
@@ -107,7 +109,8 @@ def audit(
     machine
         Only what happened at this machine: its key or UUID, or its computer's name.
     kind
-        Only these kinds of events: names of kinds, or logins, requests or changes.
+        Only these kinds of events: names of kinds, or visits, logins, requests, jobs
+        or changes; else logins, requests and changes.
     since
         From when on: 2h, 3d, 2026-11-01 or 2026-11-01T08:00 (local time).
     until
@@ -246,10 +249,11 @@ async def _machines(connection: Connection, address: Address, told: str) -> set[
 
 
 def _kinds(wanted: Sequence[Wanted]) -> tuple[Kind, ...]:
+    wanted = wanted or ("logins", "requests", "changes")
     kinds: dict[Kind, None] = {}
     for each in wanted:
         match each:
-            case "logins" | "requests" | "changes":
+            case "visits" | "logins" | "requests" | "jobs" | "changes":
                 kinds |= dict.fromkeys(GROUPS[each])
             case _:
                 kinds[each] = None

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
+from uuid import uuid4
 
 import nats.errors
 
@@ -62,6 +63,7 @@ class Journey:
         self._server = server
         self._site = site
         self._machine = machine
+        self._visit = str(uuid4())
         self._notify = notify
         self._connection: Connection | None = None
         self._line_down = False
@@ -75,7 +77,9 @@ class Journey:
         client = ClientInfo(
             version=__version__, environment="winpe" if sys.platform == "win32" else "linux"
         )
-        return await self._insist(WELCOME, Hello(machine=self._machine, client=client))
+        return await self._insist(
+            WELCOME, Hello(machine=self._machine, client=client, visit=self._visit)
+        )
 
     async def login(self, password: str, username: str | None = None) -> Session:
         """Signs in, once: a failed try counts, so none is repeated unasked.
@@ -93,7 +97,8 @@ class Journey:
         Raises:
             Problem: the site will not show one.
         """
-        return await self._insist(SHOW, ShowMenu(machine=self._machine, token=token))
+        question = ShowMenu(machine=self._machine, token=token, visit=self._visit)
+        return await self._insist(SHOW, question)
 
     def wish(self, request_id: str, item_id: str, name: str | None) -> Schedule:
         """A request of this machine; a name of None leaves the naming to the site."""

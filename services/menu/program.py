@@ -16,6 +16,7 @@ from express.jobs import MenuRows, read_menu_rows
 from express.layout_cache import LayoutCache
 from services.admission import Admission
 from services.menu.keeper import MenuKeeper
+from services.menu.visits import Visits
 from services.patience import PATIENCE, within
 from services.running import Program, Site
 
@@ -28,7 +29,7 @@ def program(dsn: str) -> Program:
         database = Database(dsn)
         events = EventLog(site.connection, site.name)
         admission = Admission(site.connection, site.name, site.options, events)
-        portal = Portal(site, database, admission)
+        portal = Portal(site, database, admission, Visits(events))
         service = site.service("menu", "Greets machines and shows what can be deployed on them")
         service.serve(contract.WELCOME, portal.welcome)
         service.serve(contract.SHOW, portal.show)
@@ -48,11 +49,14 @@ def program(dsn: str) -> Program:
 class Portal:
     """What the menu service answers."""
 
-    def __init__(self, site: Site, database: Database, admission: Admission) -> None:
+    def __init__(
+        self, site: Site, database: Database, admission: Admission, visits: Visits
+    ) -> None:
         self._site = site
         self._database = database
         self._layouts = LayoutCache()
         self._admission = admission
+        self._visits = visits
         self._menus = MenuKeeper(
             self._read, lambda: site.options.current, lambda: admission.ruled_jobs
         )
@@ -61,7 +65,7 @@ class Portal:
         """Ends what runs behind the answers."""
         await self._menus.close()
 
-    async def welcome(self, asked: Hello, _caller: Caller) -> Welcome:
+    async def welcome(self, asked: Hello, caller: Caller) -> Welcome:
         """What the portal needs before anybody signs in.
 
         Raises:
@@ -72,6 +76,7 @@ class Portal:
         async with within(PATIENCE), self._database.transaction() as transaction:
             layout = await self._layouts.layout(transaction)
             computer = await computers.find(transaction, layout, known)
+        await self._visits.opened(asked, caller.machine, computer)
         return Welcome(
             site=self._site.name,
             protection=options.protection,
@@ -95,7 +100,9 @@ class Portal:
             Problem: ``login_required``, ``session_expired`` or ``deployment_server_unavailable``.
         """
         admitted = await self._admission.admit(asked.token, caller.machine)
-        return await self._menus.show(admitted.rights)
+        menu = await self._menus.show(admitted.rights)
+        await self._visits.shown(asked.visit, caller.machine, admitted.name)
+        return menu
 
     async def _read(self, tag: str, ruled: frozenset[int]) -> MenuRows:
         async with self._database.transaction() as transaction:
