@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Final
 
 import msgspec
@@ -19,12 +19,18 @@ _HOST = re.compile(r"(?!.{254})(?:(?!-)[a-z0-9_-]{1,63}(?<!-)(?:\.(?!\Z)|\Z))+")
 _CONTROLLER = re.compile(
     r"(?:ldaps?://)?(?:\[([0-9a-f:.]+)\]|([^/:\[\]]+))(?::([1-9][0-9]{0,4}))?/?\Z"
 )
+_MAIL_SERVER = re.compile(
+    r"(?:smtps?://)?(?:\[([0-9a-f:.]+)\]|([^/:\[\]]+))(?::([1-9][0-9]{0,4}))?"
+)
+_MAILBOX = re.compile(r"[^\s@<>,;\"()\[\]:\\]{1,64}@[^\s@<>,;\"()\[\]:\\]{1,253}")
 _NONE = frozenset({"", "none"})
 _NOTHING: Final[dict[str, frozenset[str]]] = {
     "root_folder": _NONE | {"/"},
     "administrators": _NONE,
     "domain": _NONE,
     "domain_ca": _NONE,
+    "mail_from": _NONE,
+    "mail_server": _NONE,
 }
 """How an operator says that an option is to have no value."""
 
@@ -130,6 +136,23 @@ class Options(Struct, frozen=True, kw_only=True):
     send_domain_passwords_in_clear_text: Annotated[
         bool, Meta(description="ldap:// without TLS: whoever listens reads the passwords")
     ] = False
+    retention_days: Annotated[
+        int,
+        Meta(ge=1, le=3650, description="days that events, rejected requests and logs are kept"),
+    ] = 90
+    history_days: Annotated[
+        int,
+        Meta(ge=1, le=36_500, description="days that single deployments are kept in the history"),
+    ] = 730
+    mail_to: Annotated[
+        tuple[str, ...],
+        Meta(max_length=32, description="who is told by mail of rejected requests"),
+    ] = ()
+    mail_from: Annotated[str | None, Meta(description="the sender of these mails")] = None
+    mail_server: Annotated[
+        str | None,
+        Meta(description="HOST[:PORT] of the mail server (STARTTLS), or smtps://HOST[:PORT]"),
+    ] = None
     detailed_logging: Annotated[bool, Meta(description="log every step")] = False
     text: Annotated[dict[str, str], Meta(description="texts of the portal, changed")] = {}
 
@@ -181,7 +204,7 @@ def parse(name: str, text: str) -> bytes:
     value: object = text
     if isinstance(getattr(DEFAULTS, name), bool):
         value = _truth(text)
-    elif name == "domain_controllers":
+    elif name in {"domain_controllers", "mail_to"}:
         value = [] if text.lower() in _NONE else re.split(r"[,;\s]+", text.strip(",; "))
     try:
         return msgspec.json.encode(_checked(name, msgspec.convert(value, field.type, strict=False)))
@@ -222,16 +245,18 @@ def _checked(name: str, value: object) -> object:
     Raises:
         ValueError: it makes no sense; the text says why.
     """
-    match name, value:
-        case "naming", str():
-            return check_rule(value)
-        case "domain", str():
-            return _domain(value)
-        case "domain_controllers", tuple():
-            return tuple(_controller(each) for each in value)
-        case "administrators" | "domain_ca", str() if not value.isprintable():
-            raise ValueError("it must be one line of printable characters")
+    match value:
+        case str() if name in _CHECKS:
+            return _CHECKS[name](value)
+        case tuple() if name in _CHECKS_OF_EACH:
+            return tuple(_CHECKS_OF_EACH[name](each) for each in value)
     return value
+
+
+def _one_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("it must be one line of printable characters")
+    return text
 
 
 def _domain(text: str) -> str:
@@ -248,6 +273,22 @@ def _controller(text: str) -> str:
     raise ValueError(
         f"{text!r} is no domain controller (dc1.lab.example, dc1.lab.example:636, "
         "ldaps://dc1.lab.example or ldap://dc1.lab.example)"
+    )
+
+
+def _mailbox(text: str) -> str:
+    if not _MAILBOX.fullmatch(text) or not text.isprintable():
+        raise ValueError(f"{text!r} is no mail address (desk@lab.example)")
+    return text
+
+
+def _mail_server(text: str) -> str:
+    match = _MAIL_SERVER.fullmatch(text.lower())
+    if match and _is_host(match[1], match[2]) and int(match[3] or 1) < 65_536:
+        return match[0]
+    raise ValueError(
+        f"{text!r} is no mail server (mail.lab.example, mail.lab.example:587 or "
+        "smtps://mail.lab.example)"
     )
 
 
@@ -289,3 +330,17 @@ def _addresses(text: str) -> list[str]:
             )
         addresses.append(address)
     return addresses
+
+
+_CHECKS: Final[Mapping[str, Callable[[str], str]]] = {
+    "naming": check_rule,
+    "administrators": _one_line,
+    "domain": _domain,
+    "domain_ca": _one_line,
+    "mail_from": _mailbox,
+    "mail_server": _mail_server,
+}
+_CHECKS_OF_EACH: Final[Mapping[str, Callable[[str], str]]] = {
+    "domain_controllers": _controller,
+    "mail_to": _mailbox,
+}
