@@ -20,6 +20,7 @@ class Ready(Struct, frozen=True, kw_only=True):
     nats_url: str
     site: str
     database: str
+    history: str
     console_url: str | None
     metrics: dict[str, str]
     pid: int

@@ -90,6 +90,7 @@ async def _run(folder: Path, port: int, site: str, sample: bool) -> int:
             nats_url=f"nats://{_HOST}:{port}",
             site=site,
             database=dsn,
+            history=sqlite_dsn(folder / "history.db"),
             console_url=None,
             metrics={name: f"http://{at}/metrics" for name, at in metrics.items()},
             pid=os.getpid(),
@@ -167,6 +168,7 @@ def _start(
         "IMAGEINVOKER_SERVER": ready.nats_url,
         "IMAGEINVOKER_SITE": ready.site,
         "IMAGEINVOKER_DATABASE": ready.database,
+        "IMAGEINVOKER_HISTORY": ready.history,
     }
     for service in SERVICES:
         command = [sys.executable, "-m", "cli", service, "--metrics", metrics[service]]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 from collections import Counter
 from typing import Final
 
@@ -153,7 +154,7 @@ class Carrier:
         request = _read(message)
         if request is None:
             self._log.error("a request cannot be read", subject=message.subject)
-            await self._keep_rejected(message.subject, message.data)
+            await self._keep_rejected(message)
             return None
         log = self._log.bind(request=request.request_id)
         if not await self._is_first(message):
@@ -169,6 +170,8 @@ class Carrier:
             jobs=len(outcome.jobs),
             problem=outcome.problem.code if outcome.problem else None,
         )
+        if outcome.state == "rejected":
+            await self._keep_rejected(message)
         if request.outcome_to:
             await self._site.connection.publish(request.outcome_to, encode(outcome))
         await tell_ended(self._events, request, outcome)
@@ -190,25 +193,22 @@ class Carrier:
         except Problem as problem:
             if problem.code in RETRIABLE:
                 raise
-            outcome = await self._reject(message, request, problem)
+            outcome = await reject(self._database, request, problem)
         except Exception:
             self._failures[number] += 1
             if self._failures[number] < _BUGGED:
                 raise
             self._log.exception("a request cannot be carried out", request=request.request_id)
-            outcome = await self._reject(message, request, Problem("internal_error"))
+            outcome = await reject(self._database, request, Problem("internal_error"))
         del self._failures[number]
         return outcome
 
-    async def _reject(self, message: Msg, request: Request, problem: Problem) -> Outcome:
-        outcome = await reject(self._database, request, problem)
-        if outcome.state == "rejected":
-            await self._keep_rejected(message.subject, message.data)
-        return outcome
-
-    async def _keep_rejected(self, subject: str, data: bytes) -> None:
+    async def _keep_rejected(self, message: Msg) -> None:
+        """Keeps a request for replay, once, however often it is delivered."""
         await self._stream.publish(
-            subjects.rejected(self._site.name, subjects.machine_of(subject)), data
+            subjects.rejected(self._site.name, subjects.machine_of(message.subject)),
+            message.data,
+            headers={"Nats-Msg-Id": hashlib.sha256(message.data).hexdigest()},
         )
 
     async def _is_first(self, message: Msg) -> bool:
