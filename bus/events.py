@@ -38,6 +38,7 @@ Kind = Literal[
     "jobs_replaced",
     "jobs_scheduled",
     "request_rejected",
+    "request_replayed",
     "job_started",
     "job_finished",
     "job_failed",

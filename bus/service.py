@@ -52,6 +52,8 @@ _FAILED: Final = Problem("internal_error").wire()
 
 Reply = tuple[bytes, dict[str, str] | None]
 
+Observer = Callable[[str, str | None, float], None]
+"""Told of each question once: its endpoint, the code of the problem or None, and the seconds."""
 
 Handler = Callable[[Asked, Caller], Awaitable[Answered | bytes]]
 """Answers a question of a caller; bytes are an answer on the wire."""
@@ -135,11 +137,12 @@ class Service:
         description: str,
         limit: int = LIMIT,
         detailed: Callable[[], bool] = lambda: False,
+        observe: Observer = lambda _endpoint, _code, _seconds: None,
     ) -> None:
         """Makes a copy that is not on the bus yet.
 
         ``limit`` bounds the questions answered side by side; while ``detailed`` says so, each
-        question is logged.
+        question is logged; ``observe`` is told of each one that has been answered.
         """
         if not _NAME.match(name):
             raise ValueError(f"{name!r} is no service name (ADR-32: letters, digits, _ and -)")
@@ -151,6 +154,7 @@ class Service:
         self._description = description
         self._limit = limit
         self._detailed = detailed
+        self._observe = observe
         self._started = datetime.now(UTC)
         self._stats: list[EndpointStats] = []
         self._receivers: list[tuple[str, Callable[[Msg], Coroutine[None, None, None]]]] = []
@@ -175,7 +179,7 @@ class Service:
                 return
             stats.num_requests += 1
             if len(self._running) >= self._limit:
-                self._failed(stats, "overloaded")
+                self._count(stats, "overloaded", 0)
                 await self._send(message.reply, _OVERLOADED)
                 return
             task = asyncio.create_task(self._answer(endpoint, handler, stats, message))
@@ -230,12 +234,11 @@ class Service:
     ) -> None:
         began = time.perf_counter_ns()
         try:
-            reply = await self._reply(endpoint, handler, stats, message)
+            reply, code = await self._reply(endpoint, handler, message)
         except asyncio.CancelledError:
-            self._failed(stats, "overloaded")
-            reply = _OVERLOADED
+            reply, code = _OVERLOADED, "overloaded"
         took = time.perf_counter_ns() - began
-        stats.processing_time += took
+        self._count(stats, code, took)
         # Asked first, since even a line that is dropped costs more than reading a question.
         if self._detailed():
             self._log.debug(
@@ -252,28 +255,24 @@ class Service:
         self,
         endpoint: Endpoint[Asked, Answered],
         handler: Handler[Asked, Answered],
-        stats: EndpointStats,
         message: Msg,
-    ) -> Reply:
+    ) -> tuple[Reply, str | None]:
+        """The answer to a question, and the code of the problem if it is one."""
         try:
             question = endpoint.asked_decoder.decode(message.data)
         except (ValueError, RecursionError):
-            self._failed(stats, "bad_request")
-            return _NOT_UNDERSTOOD
+            return _NOT_UNDERSTOOD, "bad_request"
         try:
             machine = machine_key(question.machine)
             if machine != subjects.machine_of(message.subject):
-                self._failed(stats, "bad_machine")
-                return _OTHER_MACHINE
+                return _OTHER_MACHINE, "bad_machine"
             answer = await handler(question, Caller(machine, message.headers))
-            return (answer if isinstance(answer, bytes) else encode(answer)), None
+            return (answer if isinstance(answer, bytes) else encode(answer), None), None
         except Problem as problem:
-            self._failed(stats, problem.code)
-            return problem.wire()
+            return problem.wire(), problem.code
         except Exception:  # noqa: BLE001 (whatever a handler raises, the caller gets a problem)
-            self._failed(stats, "internal_error")
             self._log.exception("an endpoint failed", endpoint=endpoint.verb)
-            return _FAILED
+            return _FAILED, "internal_error"
 
     async def _send(self, to: str, reply: Reply) -> None:
         data, headers = reply
@@ -286,9 +285,12 @@ class Service:
             # The line is down: the caller asks again.
             self._log.warning("an answer could not be sent", error=type(error).__name__)
 
-    def _failed(self, stats: EndpointStats, code: str) -> None:
-        stats.num_errors += 1
-        stats.last_error = code
+    def _count(self, stats: EndpointStats, code: str | None, nanoseconds: int) -> None:
+        stats.processing_time += nanoseconds
+        if code is not None:
+            stats.num_errors += 1
+            stats.last_error = code
+        self._observe(stats.name, code, nanoseconds / 1e9)
 
     async def _ping(self, message: Msg) -> None:
         await message.respond(encode(Ping(**self._who())))

@@ -7,11 +7,12 @@ whatever the database does.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import datetime
 from itertools import chain
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import pyodbc
 
@@ -23,6 +24,11 @@ Value = str | int | float | datetime | None
 """What can be bound to a statement's marker."""
 Row = Sequence[Any]
 """A row as the driver gives it; what a column holds is for the schema to say."""
+
+Step = Literal["connection", "statement"]
+"""What takes time: to get a connection, free or new; to have a statement or a commit answered."""
+Observer = Callable[[Step, float, bool], None]
+"""Told of each step, of the seconds it took, and whether it went well."""
 
 MAX_ROWS: Final = 1000
 """Rows of one INSERT, and values of one IN list; T-SQL takes no more of the former."""
@@ -40,6 +46,21 @@ class WriteConflict(Exception):
     """Another transaction was in the way (deadlock, lock, unique key): this one may be repeated."""
 
 
+@contextmanager
+def _observed(observe: Observer, step: Step) -> Iterator[None]:
+    """Tells of a step when it ends; one that is called off says nothing of the database."""
+    began = time.perf_counter()
+    try:
+        yield
+    except WriteConflict:
+        observe(step, time.perf_counter() - began, True)
+        raise
+    except Exception:
+        observe(step, time.perf_counter() - began, False)
+        raise
+    observe(step, time.perf_counter() - began, True)
+
+
 def markers(count: int) -> str:
     """The markers of ``count`` values, for an IN list or one row."""
     return ", ".join("?" * count)
@@ -52,9 +73,10 @@ class Transaction:
     statement that the database refuses. After any of them the transaction can only be rolled back.
     """
 
-    def __init__(self, connection: OdbcConnection, timeout: float) -> None:
+    def __init__(self, connection: OdbcConnection, timeout: float, observe: Observer) -> None:
         self._connection = connection
         self._timeout = timeout
+        self._observe = observe
         self._failure: Exception | None = None
         self._alive = True
         self._clean = True
@@ -144,6 +166,10 @@ class Transaction:
         return self._clean
 
     async def _timed(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        with _observed(self._observe, "statement"):
+            return await self._bounded(call)
+
+    async def _bounded(self, call: Callable[[], Awaitable[_T]]) -> _T:
         self.running = True
         try:
             async with asyncio.timeout(self._timeout):
@@ -189,6 +215,7 @@ class Database:
         wait_timeout: float = 5,
         trusted_idle: float = 2,
         create: bool = False,
+        observe: Observer = lambda _step, _seconds, _well: None,
     ) -> None:
         """Connects to nothing yet.
 
@@ -200,6 +227,7 @@ class Database:
             wait_timeout: seconds to wait for one of ``size`` connections to become free.
             trusted_idle: seconds for which an idle connection is used without a check.
             create: make a SQLite file that does not exist, instead of refusing it.
+            observe: told of every step that takes time.
         """
         # The driver manager's own pool would hand out connections that nobody checked.
         pyodbc.pooling = False
@@ -212,6 +240,7 @@ class Database:
         self._statement_timeout = statement_timeout
         self._wait_timeout = wait_timeout
         self._trusted_idle = trusted_idle
+        self._observe = observe
         self._free = asyncio.Semaphore(size)
         self._idle: list[OdbcConnection] = []
         self._lanes = 0
@@ -239,8 +268,9 @@ class Database:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Transaction]:
-        connection = await self._check_out()
-        tx = Transaction(connection, self._statement_timeout)
+        with _observed(self._observe, "connection"):
+            connection = await self._check_out()
+        tx = Transaction(connection, self._statement_timeout, self._observe)
         sound = False
         try:
             yield tx

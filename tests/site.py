@@ -245,15 +245,18 @@ class Asker:
         key = machine_key(question.machine)
         return await ask(self.connection, self.site, endpoint, key, question, timeout=seconds)
 
-    async def welcome(self, machine: Machine) -> Welcome:
-        return await self._ask(contract.WELCOME, Hello(machine=machine))
+    async def welcome(self, machine: Machine, visit: str | None = None) -> Welcome:
+        return await self._ask(contract.WELCOME, Hello(machine=machine, visit=visit))
 
     async def login(self, machine: Machine, password: str, username: str | None = None) -> Session:
         question = Login(machine=machine, password=password, username=username)
         return await self._ask(contract.LOGIN, question)
 
-    async def show(self, machine: Machine = STAFF_0117, token: str | None = None) -> Menu:
-        return await self._ask(contract.SHOW, ShowMenu(machine=machine, token=token))
+    async def show(
+        self, machine: Machine = STAFF_0117, token: str | None = None, visit: str | None = None
+    ) -> Menu:
+        question = ShowMenu(machine=machine, token=token, visit=visit)
+        return await self._ask(contract.SHOW, question)
 
     async def schedule(
         self,
