@@ -4,7 +4,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-DEBIAN := python3-venv unixodbc libsqliteodbc odbc-postgresql postgresql samba-ad-dc samba-ad-provision fonts-dejavu-core
+DEBIAN := python3-venv unixodbc libsqliteodbc odbc-postgresql postgresql samba-ad-dc samba-ad-provision \
+	prometheus systemd fonts-dejavu-core
 FIGURE ?=
 WORKERS ?= 2
 
@@ -55,3 +56,7 @@ lock: ## write the lock files anew, with the newest versions that fit
 		--python-version 3.11 --generate-hashes --no-header -o requirements/dev.lock
 	$(BIN)/uv pip compile -q pyproject.toml --extra client --universal \
 		--python-version 3.11 --generate-hashes --no-header -c requirements/dev.lock -o requirements/client.lock
+	$(BIN)/uv pip compile -q pyproject.toml --extra menu --extra auth --extra scheduler --extra monitor --universal \
+		--python-version 3.11 --generate-hashes --no-header -c requirements/dev.lock -o requirements/services.lock
+	echo "hatchling>=1.27" | $(BIN)/uv pip compile -q - --universal \
+		--python-version 3.11 --generate-hashes --no-header -c requirements/dev.lock -o requirements/build.lock
