@@ -147,6 +147,10 @@ _BUCKETS: Final[Json] = {
         "key": "<site>.<machine>",
         "description": "What each machine is doing now, as JSON.",
     },
+    subjects.MAILED: {
+        "key": "<site>.mail",
+        "description": "How far operators have been told by mail, as JSON.",
+    },
     subjects.ACCESS: {
         "key": "<site>.<rule>",
         "description": "The access rules: who may deploy what, as JSON.",

@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 import msgspec
 import nats.errors
+import nats.js.errors
 import structlog
 from msgspec import Struct
 from nats.aio.msg import Msg
@@ -58,6 +59,9 @@ LONGEST_LIST: Final = 64
 """Texts of a list in the details of an event."""
 
 _TIMEOUT: Final = 2.0
+_LOST: Final = 0.5
+"""Seconds after which an event that nobody has acknowledged is published once more: the bus may
+have died with it."""
 _BATCH: Final = 500
 _WAIT: Final = 2.0
 """Seconds that one pull waits for a new event, before it looks whether its consumer is still there.
@@ -132,15 +136,32 @@ class EventLog:
         body = encode(event)
         try:
             async with asyncio.timeout(_TIMEOUT):
-                await self._stream.publish(
-                    subjects.event(self._site, machine, kind),
-                    body,
-                    timeout=_TIMEOUT,
-                    headers={"Nats-Msg-Id": event.id},
-                )
+                await self._publish(event, body)
         except (nats.errors.Error, OSError, TimeoutError) as error:
             self._log.warning("an event is not kept", lost=body.decode())
             raise NotKeptError(kind) from error
+
+    async def _publish(self, event: Event, body: bytes) -> None:
+        """Publishes until the bus has it; said twice, it is still one, since its id is the same.
+
+        A bus that restarts meanwhile is back before whoever waits for an answer has gone.
+        """
+        subject = subjects.event(self._site, event.machine, event.kind)
+        attempt = 0
+        while True:
+            # Not again and again: a bus that is only slow is not to get slower by it.
+            patience = _TIMEOUT if attempt else _LOST
+            try:
+                await self._stream.publish(
+                    subject, body, timeout=patience, headers={"Nats-Msg-Id": event.id}
+                )
+            except nats.js.errors.APIError:
+                raise
+            except (nats.errors.Error, OSError, TimeoutError):
+                await asyncio.sleep(backoff(attempt))
+                attempt += 1
+            else:
+                return
 
 
 async def read(

@@ -206,7 +206,11 @@ class ProblemBody(Struct, frozen=True, kw_only=True):
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """What has become of a request: accepted (on disk), scheduled or rejected (both final)."""
+    """What has become of a request: accepted (on disk), scheduled or rejected (both final).
+
+    ``rows`` are the first and the last ``schedule_id`` of its jobs on the deployment server, where
+    that numbers them.
+    """
 
     request_id: str
     state: State
@@ -215,6 +219,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     replaced: int = 0
     start_at: Time | None = None
     problem: ProblemBody | None = None
+    rows: tuple[int, int] | None = None
 
 
 class Request(Struct, frozen=True, kw_only=True):

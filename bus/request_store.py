@@ -1,11 +1,11 @@
-"""Requests as the bus keeps them: those that wait, those that were rejected, and what became of all.
+"""Requests as the bus keeps them: those that wait, the rejected ones, and what became of all.
 
 A request waits in ``IMAGING_REQUESTS``, a rejected one stands whole in ``IMAGING_REJECTED``, and
 what became of each is told by events. Read in this order they miss nothing: a request leaves its
 stream only after its events have been kept.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Final, Literal
 
@@ -126,7 +126,7 @@ class RequestStore:
                 return Found(tuple(found.values()), unreadable)
             kept = self._kept(message.subject or "", message.data or b"", message.time)
             if kept:
-                # A scheduler that dies may leave a rejected request twice.
+                # One that is delivered again after the duplicate window stands there twice.
                 found.setdefault(kept.request.request_id, kept)
             else:
                 unreadable += 1
@@ -169,21 +169,24 @@ def entries(
     return sorted(known.values(), key=lambda entry: entry.at)
 
 
-def overtaken(entry: Entry, all_known: Sequence[Entry]) -> bool:
-    """Whether its machine has a newer request: to carry this one out would undo that one."""
-    return any(
-        other.machine == entry.machine
-        and other.request_id != entry.request_id
-        and other.state != "refused"
-        and (other.accepted_at or other.at) > (entry.accepted_at or entry.at)
-        for other in all_known
-    )
+def newest_of_machines(known: Iterable[Entry]) -> set[str]:
+    """The ids of each machine's newest request: to carry out an older one would undo it."""
+    newest: dict[str, Entry] = {}
+    for entry in known:
+        was = newest.get(entry.machine)
+        if entry.state != "refused" and (was is None or _asked(was) <= _asked(entry)):
+            newest[entry.machine] = entry
+    return {entry.request_id for entry in newest.values()}
 
 
 def text_of(event: Event, detail: str) -> str | None:
     """A text among the details of an event."""
     value = event.details.get(detail)
     return value if isinstance(value, str) else None
+
+
+def _asked(entry: Entry) -> datetime:
+    return entry.accepted_at or entry.at
 
 
 def _of_copy(kept: Kept, state: Literal["waiting", "rejected"]) -> Entry:

@@ -35,6 +35,9 @@ ACCESS = "imaging_access"
 LIVE = "imaging_live"
 """Bucket of what each machine is doing now: ``<site>.<machine>``."""
 
+MAILED = "imaging_mailed"
+"""Bucket of how far operators have been told by mail: ``<site>.mail``."""
+
 DEFAULT_SITE = "main"
 """The site that is meant where nobody names one."""
 

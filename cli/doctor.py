@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -29,7 +30,13 @@ from express.tree import JobTree
 from services.auth.accounts import Accounts
 
 _PATIENCE: Final = 5.0
-_SERVICES: Final = ("menu", "auth", "scheduler")
+_SERVICES: Final[Mapping[str, Literal["warn", "fail"]]] = {
+    "menu": "fail",
+    "auth": "fail",
+    "scheduler": "fail",
+    "monitor": "warn",
+}
+"""The services of a site, and how bad it is if none of a kind is at work."""
 _COLOURS: Final = {"ok": "32", "warn": "33", "fail": "31"}
 
 Area = Literal["bus", "services", "options", "database"]
@@ -132,11 +139,11 @@ async def _examine_stream(connection: Connection) -> Checked:
 async def _examine_services(connection: Connection, address: Address) -> list[Checked]:
     copies = await present(connection, address.site)
     found: list[Checked] = []
-    for name in _SERVICES:
+    for name, missing in _SERVICES.items():
         versions = sorted(copy.version for copy in copies if copy.name == name)
         finding = Finding(
             check=name,
-            state="ok" if versions else "fail",
+            state="ok" if versions else missing,
             text=f"{len(versions)} at work, {', '.join(sorted(set(versions)))}"
             if versions
             else f"none at work for site {address.site!r}",

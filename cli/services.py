@@ -1,12 +1,14 @@
 """`imageinvoker menu|auth|scheduler`: one copy of a service, until SIGINT or SIGTERM."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from cli.fail import WrongUseError
+from cli.fail import DONE, WrongUseError
 from cli.target import Address, Target, database, find
+from services.log_files import LogFolderError
 from services.metrics import AddressError
 from services.running import Program, run
 
@@ -19,17 +21,29 @@ DatabaseFile = Annotated[
 ]
 
 
-Metrics = Annotated[
-    str | None,
-    Parameter(help="HOST:PORT where Prometheus reads what the service counts; else nowhere."),
-]
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Watch:
+    """How a service is watched.
+
+    Parameters
+    ----------
+    metrics
+        HOST:PORT where Prometheus reads what the service counts, and where /healthz and /readyz
+        tell how it is; else nowhere.
+    log_folder
+        A folder for the log: a file a day, JSON lines. Else it goes to standard error.
+    """
+
+    metrics: str | None = None
+    log_folder: Annotated[Path | None, Parameter(env_var="IMAGEINVOKER_LOGS")] = None
 
 
 def menu(
     *,
     target: Target | None = None,
     database_file: DatabaseFile = None,
-    metrics: Metrics = None,
+    watch: Watch | None = None,
 ) -> int:
     """Run a copy of the menu service: it greets machines and shows what can be deployed on them.
 
@@ -39,24 +53,24 @@ def menu(
 
     address = find(target)
     dsn = database(database_file, address.server)
-    return _run("menu", address, program(dsn), metrics)
+    return serve("menu", address, program(dsn), watch)
 
 
-def auth(*, target: Target | None = None, metrics: Metrics = None) -> int:
+def auth(*, target: Target | None = None, watch: Watch | None = None) -> int:
     """Run a copy of the auth service: it lets technicians in.
 
     Example: imageinvoker auth --server nats://bus:4222 --site london
     """
     from services.auth.program import program  # noqa: PLC0415
 
-    return _run("auth", find(target), program, metrics)
+    return serve("auth", find(target), program, watch)
 
 
 def scheduler(
     *,
     target: Target | None = None,
     database_file: DatabaseFile = None,
-    metrics: Metrics = None,
+    watch: Watch | None = None,
 ) -> int:
     """Run a copy of the scheduler: it turns accepted requests into scheduled jobs, exactly once.
 
@@ -66,12 +80,18 @@ def scheduler(
 
     address = find(target)
     dsn = database(database_file, address.server)
-    return _run("scheduler", address, program(dsn), metrics)
+    return serve("scheduler", address, program(dsn), watch)
 
 
-def _run(name: str, address: Address, program: Program, metrics: str | None) -> int:
+def serve(name: str, address: Address, program: Program, watch: Watch | None) -> int:
+    """Runs a service until it is told to stop; the exit status.
+
+    Raises:
+        WrongUseError: it cannot be watched as it should be.
+    """
+    watched = watch or Watch()
     try:
-        run(name, address.server, address.site, program, metrics)
-    except AddressError as error:
+        run(name, address.server, address.site, program, watched.metrics, watched.log_folder)
+    except (AddressError, LogFolderError) as error:
         raise WrongUseError(str(error)) from error
-    return 0
+    return DONE

@@ -25,7 +25,7 @@ from express.connection import sqlite_dsn
 from express.database import Database
 from express.schema import create_embedded
 
-SERVICES: Final = ("menu", "auth", "scheduler")
+SERVICES: Final = ("menu", "auth", "scheduler", "monitor")
 _ANSWERS_WITHIN: Final = 60.0
 _HOST: Final = "127.0.0.1"
 

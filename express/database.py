@@ -48,17 +48,17 @@ class WriteConflict(Exception):
 
 @contextmanager
 def _observed(observe: Observer, step: Step) -> Iterator[None]:
-    """Tells of a step when it ends; one that is called off says nothing of the database."""
+    """Tells of a step when it ends, or when whoever waited for it gave up."""
     began = time.perf_counter()
+    well = False
     try:
         yield
+        well = True
     except WriteConflict:
-        observe(step, time.perf_counter() - began, True)
+        well = True
         raise
-    except Exception:
-        observe(step, time.perf_counter() - began, False)
-        raise
-    observe(step, time.perf_counter() - began, True)
+    finally:
+        observe(step, time.perf_counter() - began, well)
 
 
 def markers(count: int) -> str:

@@ -18,6 +18,8 @@ _RECORDED: Final = (
     "SELECT request_id, site, machine, digest, state, outcome, technician, item_id, created_at"
     " FROM ii_request WHERE request_id = ?"
 )
+_OLDEST_RECORD: Final = "SELECT MIN(created_at) FROM ii_request WHERE site = ? AND created_at < ?"
+_FORGET: Final = "DELETE FROM ii_request WHERE site = ? AND created_at < ?"
 _RECORD_COLUMNS: Final = (
     "request_id",
     "site",
@@ -140,3 +142,15 @@ async def record(tx: Transaction, done: Record) -> None:
     values = [getattr(done, name) for name in _RECORD_COLUMNS[:-1]]
     created_at = done.created_at.astimezone(UTC).replace(tzinfo=None, microsecond=0)
     await tx.insert("ii_request", _RECORD_COLUMNS, [(*values, created_at)])
+
+
+async def forget_records(tx: Transaction, site: str, before: datetime, part: timedelta) -> int:
+    """Deletes a site's oldest records from before a moment, those of ``part``; returns how many.
+
+    Call it in one transaction after the other until it returns 0: none holds many locks then.
+    """
+    limit = before.astimezone(UTC).replace(tzinfo=None, microsecond=0)
+    oldest = (await tx.fetch(_OLDEST_RECORD, site, limit))[0][0]
+    if oldest is None:
+        return 0
+    return await tx.execute(_FORGET, site, min(limit, _naive(oldest) + part))

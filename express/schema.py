@@ -51,7 +51,8 @@ class Layout(Struct, frozen=True, kw_only=True):
     """What was found in the database.
 
     ``owners`` names the table in which each column about machines stands, and ``sizes`` the
-    longest text it takes; ``hardware`` and ``nics`` say whether there are such tables.
+    longest text it takes; ``hardware`` and ``nics`` say whether there are such tables, ``numbered``
+    whether the rows of ``event_schedule`` have ids, by which their progress can be followed.
     ``cannot_create`` and ``cannot_schedule`` are why no computer can be created or no job
     scheduled, or empty.
     """
@@ -61,6 +62,7 @@ class Layout(Struct, frozen=True, kw_only=True):
     sizes: dict[str, int]
     hardware: bool
     nics: bool
+    numbered: bool = False
     cannot_create: str = ""
     cannot_schedule: str = ""
 
@@ -134,6 +136,7 @@ def layout_of(dialect: Dialect, tables: Tables) -> Layout:
         sizes=sizes,
         hardware=hardware,
         nics=nics,
+        numbered="schedule_id" in tables["event_schedule"],
         cannot_create="; ".join(filter(None, cannot_create)),
         cannot_schedule="; ".join(filter(None, cannot_schedule)),
     )
@@ -232,6 +235,21 @@ def _examine_layout(layout: Layout) -> list[Finding]:
             if reason
             else Finding(check=check, state="ok", text="The database numbers new rows itself.")
         )
+    findings.append(
+        Finding(
+            check="progress",
+            state="ok",
+            text="Scheduled jobs have ids, by which deployments are followed to their end.",
+        )
+        if layout.numbered
+        else Finding(
+            check="progress",
+            state="warn",
+            text="event_schedule has no schedule_id, so nobody can tell how jobs go on.",
+            cure="Jobs are scheduled all the same; look at the deployment console for how they "
+            "go on.",
+        )
+    )
     return findings
 
 

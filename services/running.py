@@ -5,13 +5,14 @@ import contextlib
 import signal
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
 from typing import Final
 
 import nats.errors
 import structlog
 import uvloop
 from msgspec import Struct, field
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge, disable_created_metrics
 
 from bus import subjects
 from bus.__about__ import __version__
@@ -22,6 +23,8 @@ from bus.options import Options
 from bus.service import Service
 from bus.waiting import unless
 from services import logs
+from services.health import Health
+from services.measures import RequestMetrics, measure_process
 from services.metrics import served
 
 _CLOSE_TIMEOUT: Final = 5.0
@@ -35,9 +38,13 @@ class Site(Struct, frozen=True):
     options: LiveOptions
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     """What the service counts."""
+    health: Health = field(default_factory=Health)
+    """What the service needs; whatever it is, besides the bus, the program says so."""
 
     def service(self, name: str, description: str) -> Service:
         """A service of this site, not yet on the bus."""
+        measured = RequestMetrics(self.name, name)
+        self.registry.register(measured)
         return Service(
             self.connection,
             site=self.name,
@@ -45,6 +52,7 @@ class Site(Struct, frozen=True):
             version=__version__,
             description=description,
             detailed=lambda: self.options.current.detailed_logging,
+            observe=measured.observe,
         )
 
 
@@ -52,23 +60,36 @@ Program = Callable[[Site], AbstractAsyncContextManager[None]]
 """A service: entered it is on the bus, left it is gone without having lost a request."""
 
 
-def run(name: str, server: str, site: str, program: Program, metrics: str | None = None) -> None:
-    """Runs a service until SIGINT or SIGTERM; what it counts is served at ``metrics``.
+def run(
+    name: str,
+    server: str,
+    site: str,
+    program: Program,
+    metrics: str | None = None,
+    log_folder: Path | None = None,
+) -> None:
+    """Runs a service until SIGINT or SIGTERM; it is watched at ``metrics``, HOST:PORT.
 
     Raises:
         ValueError: ``site`` is no site.
         AddressError: nothing can be served at ``metrics``.
+        LogFolderError: nothing can be logged in the folder.
     """
     if not subjects.valid_site(site):
         raise ValueError(f"{site!r} is no site: 1 to 32 of a-z, 0-9 and -")
-    detail = logs.configure()
+    detail = logs.configure(name, log_folder)
 
     def changed(options: Options) -> None:
         detail.on = options.detailed_logging
+        detail.keep(options.retention_days)
 
+    # When a counter was made is told by the start of the process.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
-    with served(registry, metrics):
-        uvloop.run(_serve_until_told(name, server, site, program, changed, registry))
+    measure_process(registry, site, name)
+    health = Health()
+    with served(registry, metrics, health):
+        uvloop.run(_serve_until_told(name, server, site, program, changed, registry, health))
 
 
 async def _serve_until_told(
@@ -78,11 +99,13 @@ async def _serve_until_told(
     program: Program,
     changed: Callable[[Options], None],
     registry: CollectorRegistry,
+    health: Health,
 ) -> None:
     told = asyncio.Event()
     for each in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(each, told.set)
-    log = structlog.get_logger(name).bind(site=site, service=name)
+    structlog.contextvars.bind_contextvars(site=site, service=name)
+    log = structlog.get_logger(name)
 
     async def report(error: Exception) -> None:
         log.warning("the bus", error=str(error) or type(error).__name__)
@@ -90,18 +113,42 @@ async def _serve_until_told(
     async def start(stack: AsyncExitStack) -> None:
         connection = await connect(server, f"{name}-{site}", report=report)
         stack.push_async_callback(_close, connection)
+        _watch(connection, name, site, registry, health)
         await _prepare(connection, report)
         options = LiveOptions(connection, site, changed)
         stack.push_async_callback(options.stop)
         await options.start()
-        await stack.enter_async_context(program(Site(site, connection, options, registry)))
+        await stack.enter_async_context(program(Site(site, connection, options, registry, health)))
 
-    async with AsyncExitStack() as stack:
-        if await unless(told, start(stack)):
-            log.info("serving", version=__version__)
-            await told.wait()
-        log.info("leaving")
-    log.info("left")
+    async with health.answered():
+        async with AsyncExitStack() as stack:
+            if await unless(told, start(stack)):
+                health.serving = True
+                log.info("serving", version=__version__)
+                await told.wait()
+            health.serving = False
+            log.info("leaving")
+        log.info("left")
+
+
+def _watch(
+    connection: Connection, name: str, site: str, registry: CollectorRegistry, health: Health
+) -> None:
+    """Has the connection to the bus told of by the metrics and by the service's health."""
+    health.needs("the bus", lambda: _sign_of_life(connection))
+    Gauge(
+        "imageinvoker_bus_connected",
+        "1 while the service is connected to the bus, else 0.",
+        ["site", "service"],
+        registry=registry,
+    ).labels(site, name).set_function(lambda: connection.is_connected)
+
+
+async def _sign_of_life(connection: Connection) -> None:
+    # What is sent while the line is down would wait for it to be up.
+    if not connection.is_connected:
+        raise nats.errors.ConnectionClosedError
+    await connection.flush()
 
 
 async def _prepare(

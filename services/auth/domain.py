@@ -1,5 +1,8 @@
 """Protection ``domain``: accounts of an Active Directory domain."""
 
+import time
+from collections.abc import Callable
+
 import nats.js.errors
 from nats.js.kv import KeyValue
 
@@ -9,16 +12,25 @@ from bus.option_store import LiveOptions
 from bus.options import Options
 from bus.technicians import Technician, folded, technician_key
 from services.auth.directory import Directory, DirectorySettings, account_name
-from services.auth.ways import DirectoryUnavailable
+from services.auth.metrics import Answer
+from services.auth.ways import DirectoryUnavailable, SignInRefused
 
 
 class Domain:
     """Lets in whom the directory knows, and tells the other services in which groups they are."""
 
-    def __init__(self, options: LiveOptions, technicians: KeyValue, site: str) -> None:
+    def __init__(
+        self,
+        options: LiveOptions,
+        technicians: KeyValue,
+        site: str,
+        observe: Callable[[Answer, float], None],
+    ) -> None:
+        """Takes the bucket of the technicians; ``observe`` is told how long each answer took."""
         self._options = options
         self._technicians = technicians
         self._site = site
+        self._observe = observe
         self._directory: Directory | None = None
         self._settings: DirectorySettings | None = None
 
@@ -39,11 +51,24 @@ class Domain:
             SignInRefused: the directory does not accept it.
             DirectoryUnavailable: it cannot be asked, or no domain is set.
         """
-        technician = await self._asked().sign_in(username or "", password)
+        technician = await self._ask(username or "", password)
         key = subjects.site_key(self._site, technician_key("domain", technician.name))
         value = encode(technician)
         if await self._kept(key) != value:
             await self._technicians.put(key, value)
+        return technician
+
+    async def _ask(self, username: str, password: str) -> Technician:
+        answer: Answer = "unavailable"
+        began = time.perf_counter()
+        try:
+            technician = await self._asked().sign_in(username, password)
+            answer = "known"
+        except SignInRefused:
+            answer = "refused"
+            raise
+        finally:
+            self._observe(answer, time.perf_counter() - began)
         return technician
 
     def _asked(self) -> Directory:

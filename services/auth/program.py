@@ -38,7 +38,12 @@ async def program(site: Site) -> AsyncIterator[None]:
     await signer.publish(site.connection)
     metrics = LoginMetrics(site.registry, site.name)
     passwords = Passwords(metrics.hash)
-    domain = Domain(site.options, await stream.key_value(subjects.TECHNICIANS), site.name)
+    domain = Domain(
+        site.options,
+        await stream.key_value(subjects.TECHNICIANS),
+        site.name,
+        metrics.directory,
+    )
     ways: Mapping[Protection, WayIn] = {
         "hash": SharedPassword(
             site.options, await OptionStore.open(site.connection, site.name), passwords, events

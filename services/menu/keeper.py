@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
+from msgspec import Struct
 
 from bus.access import ALL_RIGHTS, Rights
 from bus.options import Options
@@ -25,6 +26,22 @@ PATIENCE: Final = 2.0
 """Seconds that an answer waits for a slow deployment server, before it gives what it has."""
 _AT_ONCE: Final = 2
 """Most menus that are built at the same time, each in a thread."""
+
+
+class Tally(Struct):
+    """What has been done for the menus so far, and how old the one was that was shown last."""
+
+    ready: int = 0
+    """Answers for which nothing had to be read or built."""
+    waited: int = 0
+    """Answers that waited, also in vain."""
+    stale: int = 0
+    """Answers that may be out of date, and those that could not be given."""
+    builds: int = 0
+    readings: int = 0
+    failed_readings: int = 0
+    age: float = 0.0
+    """Seconds since the tree was read, when a menu was shown last."""
 
 
 class MenuKeeper:
@@ -49,6 +66,7 @@ class MenuKeeper:
         self._reading: asyncio.Task[None] | None = None
         self._building: dict[tuple[Edition, Rights], asyncio.Task[Built]] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
+        self.tally: Final = Tally()
         self._log = structlog.get_logger("menu")
 
     async def close(self) -> None:
@@ -69,17 +87,30 @@ class MenuKeeper:
             Problem: ``deployment_server_unavailable`` when there is none to show.
         """
         asked = self._clock()
-        in_date = self._in_date(asked)
+        ready = in_date = self._in_date(asked)
         if not in_date:
             await self._catch_up(asked, rights)
             in_date = self._in_date(asked)
         elif asked - self._read_at > FRESH:
             self._renewal(rights)
         edition = self._edition
+        built = edition and edition.kept(rights)
+        self._count(asked, ready=ready and built is not None, in_date=in_date)
         if edition is None:
             raise Problem("deployment_server_unavailable")
-        built = edition.kept(rights) or await self._build(edition, rights)
+        built = built or await self._build(edition, rights)
         return built.fresh if in_date else built.stale
+
+    def _count(self, asked: float, *, ready: bool, in_date: bool) -> None:
+        tally = self.tally
+        if ready:
+            tally.ready += 1
+        else:
+            tally.waited += 1
+        if not in_date:
+            tally.stale += 1
+        # One that was read meanwhile is younger than the question.
+        tally.age = max(0.0, asked - self._read_at)
 
     def _rules(self) -> Rules:
         options = self._options()
@@ -122,9 +153,11 @@ class MenuKeeper:
 
     async def _read_anew(self, rules: Rules, rights: Rights) -> None:
         began = self._clock()
+        self.tally.readings += 1
         try:
             rows = await self._read(rules.tag, rules.ruled)
         except Exception:
+            self.tally.failed_readings += 1
             # Rules that have changed hold for the tree as it was read last, too.
             if self._edition is not None:
                 await self._publish(self._edition.rows, rules, rights)
@@ -137,6 +170,7 @@ class MenuKeeper:
         last = self._edition
         if last is None or rules != last.rules or rows != last.rows:
             self._edition = await asyncio.to_thread(_first_edition, rows, rules, rights)
+            self.tally.builds += 1
             self._log.debug("the job tree was read anew", jobs=len(rows.jobs))
 
     async def _build(self, edition: Edition, rights: Rights) -> Built:
@@ -152,6 +186,7 @@ class MenuKeeper:
     async def _build_one(self, edition: Edition, rights: Rights) -> Built:
         async with self._slots:
             built = await asyncio.to_thread(edition.build, rights)
+        self.tally.builds += 1
         edition.keep(rights, built)
         self._log.debug("a menu was built", size=len(built.fresh))
         return built

@@ -15,7 +15,9 @@ from express.database import Database
 from express.jobs import MenuRows, read_menu_rows
 from express.layout_cache import LayoutCache
 from services.admission import Admission
+from services.database import DatabaseMetrics, sign_of_life
 from services.menu.keeper import MenuKeeper
+from services.menu.metrics import MenuMetrics
 from services.menu.visits import Visits
 from services.patience import PATIENCE, within
 from services.running import Program, Site
@@ -26,7 +28,9 @@ def program(dsn: str) -> Program:
 
     @asynccontextmanager
     async def serving(site: Site) -> AsyncIterator[None]:
-        database = Database(dsn)
+        measured = DatabaseMetrics(site.registry, site.name, "menu")
+        database = Database(dsn, observe=measured.observe)
+        site.health.needs("the database", lambda: sign_of_life(database))
         events = EventLog(site.connection, site.name)
         admission = Admission(site.connection, site.name, site.options, events)
         portal = Portal(site, database, admission, Visits(events))
@@ -60,6 +64,7 @@ class Portal:
         self._menus = MenuKeeper(
             self._read, lambda: site.options.current, lambda: admission.ruled_jobs
         )
+        site.registry.register(MenuMetrics(self._menus.tally, site.name))
 
     async def close(self) -> None:
         """Ends what runs behind the answers."""

@@ -156,14 +156,19 @@ class Carrier:
             self._log.error("a request cannot be read", subject=message.subject)
             await self._keep_rejected(message)
             return None
-        log = self._log.bind(request=request.request_id)
+        with structlog.contextvars.bound_contextvars(
+            machine=subjects.machine_of(message.subject), request=request.request_id
+        ):
+            return await self._attend_to(message, request)
+
+    async def _attend_to(self, message: Msg, request: Request) -> float | None:
         if not await self._is_first(message):
-            log.debug("a request waits for an earlier one of its machine")
+            self._log.debug("a request waits for an earlier one of its machine")
             return _TURN
-        log.debug("a request is taken", delivery=message.metadata.num_delivered)
+        self._log.debug("a request is taken", delivery=message.metadata.num_delivered)
         await tell_accepted(self._events, request)
         outcome = await self._carry_out(message, request)
-        log.info(
+        self._log.info(
             "request done",
             state=outcome.state,
             computer=outcome.computer.name if outcome.computer else None,
@@ -198,7 +203,7 @@ class Carrier:
             self._failures[number] += 1
             if self._failures[number] < _BUGGED:
                 raise
-            self._log.exception("a request cannot be carried out", request=request.request_id)
+            self._log.exception("a request cannot be carried out")
             outcome = await reject(self._database, request, Problem("internal_error"))
         del self._failures[number]
         return outcome

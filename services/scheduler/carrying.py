@@ -11,6 +11,7 @@ from bus.problems import Problem
 from express import computers, schedules
 from express.database import Database, Transaction
 from express.layout_cache import LayoutCache
+from express.progress import rows_of
 from express.schedules import Record
 from express.schema import Layout
 from services.scheduler.plan import NewComputer, Plan, make_plan, require_free_name
@@ -85,13 +86,15 @@ async def _write(transaction: Transaction, layout: Layout, plan: Plan, request: 
         await schedules.unlock(transaction, name_lock)
     # A machine that is known by two keys, as by its UUID and by its serial number, has two locks.
     await schedules.lock(transaction, f"computer:{computer_id}")
+    job_ids = [job.id for job in plan.jobs]
     replaced = await schedules.replace_pending(
         transaction,
         layout,
         computer_id,
-        [job.id for job in plan.jobs],
+        job_ids,
         await schedules.start_time(transaction, request.start_at),
     )
+    rows = await rows_of(transaction, layout, computer_id, job_ids)
     await schedules.unlock(transaction, f"computer:{computer_id}")
     old_name = plan.computer.name if plan.computer else None
     return Outcome(
@@ -106,6 +109,7 @@ async def _write(transaction: Transaction, layout: Layout, plan: Plan, request: 
         jobs=tuple(JobRef(id=job.id, name=job.name) for job in plan.jobs),
         replaced=replaced,
         start_at=request.start_at,
+        rows=rows,
     )
 
 

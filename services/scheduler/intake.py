@@ -70,6 +70,7 @@ class Intake:
         Raises:
             Problem: what can be refused at once; nothing is kept of such a request but an event.
         """
+        structlog.contextvars.bind_contextvars(request=asked.request_id)
         machine = caller.machine
         give_up = time.monotonic() + WAIT
         admitted = await self._admission.admit(asked.token, machine)

@@ -8,9 +8,11 @@ from bus.events import EventLog
 from express.database import Database
 from express.layout_cache import LayoutCache
 from services.admission import Admission
+from services.database import DatabaseMetrics, sign_of_life
 from services.running import Program, Site
 from services.scheduler.carrier import Carrier
 from services.scheduler.intake import Intake
+from services.scheduler.metrics import QueueMetrics
 
 
 def program(dsn: str) -> Program:
@@ -18,7 +20,10 @@ def program(dsn: str) -> Program:
 
     @asynccontextmanager
     async def serving(site: Site) -> AsyncIterator[None]:
-        asking, carrying = Database(dsn), Database(dsn)
+        measured = DatabaseMetrics(site.registry, site.name, "scheduler")
+        asking, carrying = (Database(dsn, observe=measured.observe) for _ in range(2))
+        site.health.needs("the database", lambda: sign_of_life(asking))
+        queue = QueueMetrics(site.registry, site.connection, site.name)
         layouts = LayoutCache()
         events = EventLog(site.connection, site.name)
         admission = Admission(site.connection, site.name, site.options, events)
@@ -31,10 +36,12 @@ def program(dsn: str) -> Program:
             await admission.start()
             await intake.start()
             await carrier.start()
+            queue.start()
             await service.start()
             yield
             await service.leave()
         finally:
+            await queue.stop()
             # Questions that wait for an outcome need the carrier until they are answered.
             await carrier.stop()
             await admission.stop()

@@ -32,7 +32,11 @@ async def tell_ended(events: EventLog, request: Request, outcome: Outcome) -> No
         NotKeptError: the bus does not keep one of the events.
     """
     if outcome.problem:
-        details: dict[str, Detail] = {"item": request.item_id, "problem": outcome.problem.code}
+        details: dict[str, Detail] = {
+            "item": request.item_id,
+            "name": request.computer_name,
+            "problem": outcome.problem.code,
+        }
         await _tell(events, request, "request_rejected", details)
     done = outcome.computer
     if not done:
@@ -45,6 +49,9 @@ async def tell_ended(events: EventLog, request: Request, outcome: Outcome) -> No
     if outcome.replaced:
         await _tell(events, request, "jobs_replaced", {"jobs": outcome.replaced}, computer)
     scheduled: dict[str, Detail] = {"item": request.item_id, "jobs": len(outcome.jobs)}
+    if outcome.rows:
+        # By these the monitor follows the jobs, and no others, to their end.
+        scheduled["first_row"], scheduled["last_row"] = outcome.rows
     await _tell(events, request, "jobs_scheduled", scheduled, computer)
 
 

@@ -13,7 +13,7 @@ from bus.buckets import prepare
 from bus.connection import Connection
 from bus.events import EventLog, Kind
 from bus.messages import ComputerRef
-from cli.audit import GROUPS
+from cli.event_table import GROUPS
 from cli.moments import moment
 from tests.buses import BusServer
 from tests.e2e.e2e_desk import SITE, Desk, interrupt

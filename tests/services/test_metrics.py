@@ -1,33 +1,52 @@
-"""What the auth service counts, read as Prometheus reads it."""
+"""What the services count, read as Prometheus reads it."""
 
 import asyncio
+import math
 import os
 import signal
 import sys
-import urllib.request
 from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from prometheus_client.parser import text_string_to_metric_families
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
+from bus import contract
 from bus.buckets import prepare
-from bus.connection import Connection
+from bus.connection import Connection, connect
+from bus.machines import machine_key
+from bus.messages import Hello, encode
+from bus.option_store import LiveOptions
+from bus.options import Options
 from bus.presence import wait_for_services
+from express.connection import DatabaseUnavailable
+from express.jobs import MenuRows
+from express.tree import Job
+from services.measures import SECONDS, RequestMetrics
+from services.menu.keeper import MenuKeeper
+from services.menu.metrics import MenuMetrics
+from services.menu.program import program as menu
+from services.running import Program, Site
+from services.scheduler.metrics import QueueMetrics
+from services.scheduler.program import program as scheduler
 from tests.buses import BusServer, free_port
 from tests.guarded import RIGHT, WRONG, Guarded, protected
-from tests.site import Asker, new_machine, refused
+from tests.site import (
+    MEMORY_TEST,
+    STAFF_0117,
+    Asker,
+    Express,
+    eventually,
+    new_machine,
+    refused,
+    running,
+)
+from tests.watched import Seen, counted, read
 
-
-def _read(port: int) -> dict[tuple[str, ...], float]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-        text = answer.read().decode()
-    return {
-        (sample.name, *(value for name, value in sample.labels.items() if name != "site")): (
-            sample.value
-        )
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if not sample.name.endswith("_created")
-    }
+on_sqlite = pytest.mark.parametrize("kind", ["sqlite"])
 
 
 async def _sign_in_and_fail(site: Guarded) -> None:
@@ -54,7 +73,7 @@ async def test_sign_ins_locks_and_hashes_are_counted(
         await asyncio.wait_for(wait_for_services(connection, "main", ["auth"]), 20)
         async with protected(Asker(connection, "main")) as site:
             await _sign_in_and_fail(site)
-        seen = await asyncio.to_thread(_read, port)
+        seen = await asyncio.to_thread(read, port)
     finally:
         process.send_signal(signal.SIGTERM)
         await asyncio.wait_for(process.wait(), 10)
@@ -79,3 +98,184 @@ async def test_metrics_that_cannot_be_served_are_a_sentence(bus: BusServer) -> N
         assert process.returncode == 2
         assert said in errors.decode()
         assert "Traceback" not in errors.decode()
+
+
+@on_sqlite
+async def test_questions_are_counted_by_endpoint_and_code(
+    url: str, name: str, dsn: str, client: Asker
+) -> None:
+    registry = CollectorRegistry()
+    async with _running(url, name, registry, menu(dsn)):
+        assert counted_by(registry)["imageinvoker_requests_total", "ok", "show", "menu"] == 0
+        for _ in range(3):
+            await client.show(STAFF_0117)
+        await client.welcome(STAFF_0117)
+        await client.raw(contract.SHOW, machine_key(STAFF_0117), b"no json")
+        await client.raw(contract.WELCOME, "mac0", encode(Hello(machine=STAFF_0117)))
+        seen = counted_by(registry)
+    answers = {key[1:3]: n for key, n in seen.items() if key[0] == "imageinvoker_requests_total"}
+    assert {key: n for key, n in answers.items() if n} == {
+        ("ok", "show"): 3,
+        ("bad_request", "show"): 1,
+        ("ok", "welcome"): 1,
+        ("bad_machine", "welcome"): 1,
+    }
+    # Every answer of the contract is there from the start, so that Prometheus sees it rise.
+    assert answers.keys() == {
+        (code, endpoint.verb)
+        for endpoint in (contract.WELCOME, contract.SHOW)
+        for code in ("ok", *endpoint.problems)
+    }
+    assert seen["imageinvoker_request_seconds_count", "show", "menu"] == 4
+    assert 0 < seen["imageinvoker_request_seconds_sum", "show", "menu"] < 60
+    assert seen["imageinvoker_database_seconds_count", "menu", "connection"] >= 2
+    assert seen["imageinvoker_database_seconds_count", "menu", "statement"] >= 4
+    assert seen["imageinvoker_database_failures_total", "menu", "statement"] == 0
+
+
+def test_who_is_turned_away_is_counted_but_makes_no_service_seem_quick() -> None:
+    registry = CollectorRegistry()
+    metrics = RequestMetrics("main", "menu")
+    registry.register(metrics)
+    metrics.observe("show", "overloaded", 0.0)
+    metrics.observe("show", "a_code_from_tomorrow", 1.5)
+    seen = counted_by(registry)
+    assert seen["imageinvoker_requests_total", "overloaded", "show", "menu"] == 1
+    assert seen["imageinvoker_requests_total", "a_code_from_tomorrow", "show", "menu"] == 1
+    assert seen["imageinvoker_request_seconds_count", "show", "menu"] == 1
+    assert seen["imageinvoker_request_seconds_sum", "show", "menu"] == 1.5
+
+
+@given(st.lists(st.floats(0, 20), max_size=30))
+def test_times_fall_into_the_same_buckets_as_those_of_the_library(times: list[float]) -> None:
+    registry = CollectorRegistry()
+    metrics = RequestMetrics("main", "menu")
+    registry.register(metrics)
+    library = Histogram("library", "", registry=registry, buckets=SECONDS)
+    for seconds in times:
+        metrics.observe("show", None, seconds)
+        library.observe(seconds)
+    seen = counted_by(registry)
+    ours = {
+        key[2]: n
+        for key, n in seen.items()
+        if key[:2] == ("imageinvoker_request_seconds_bucket", "show")
+    }
+    assert ours == {key[1]: n for key, n in seen.items() if key[0] == "library_bucket"}
+    count = seen["imageinvoker_request_seconds_count", "show", "menu"]
+    assert count == seen["library_count",] == len(times)
+    assert seen["imageinvoker_request_seconds_sum", "show", "menu"] == seen["library_sum",]
+
+
+async def test_menus_that_were_ready_that_waited_and_that_are_out_of_date_are_counted() -> None:
+    now = 100.0
+    gone = False
+
+    async def rows(_tag: str, _ruled: frozenset[int]) -> MenuRows:
+        if gone:
+            raise DatabaseUnavailable("it is switched off")
+        return MenuRows([Job(1, None, "First (MI)", "")], [], {})
+
+    keeper = MenuKeeper(rows, Options, frozenset, lambda: now)
+    registry = CollectorRegistry()
+    registry.register(MenuMetrics(keeper.tally, "main"))
+    assert counted_by(registry)["imageinvoker_menu_cache_hits_total",] == 0
+    await keeper.show()
+    now += 0.25
+    await keeper.show()
+    await keeper.show()
+    assert _menus(registry) == {"hits": 2, "misses": 1, "stale": 0, "builds": 1, "readings": 1}
+    assert counted_by(registry)["imageinvoker_menu_age_seconds",] == 0.25
+    gone = True
+    now += 9.75
+    await keeper.show()
+    assert _menus(registry) == {"hits": 2, "misses": 2, "stale": 1, "builds": 1, "readings": 2}
+    assert counted_by(registry)["imageinvoker_menu_failed_readings_total",] == 1
+    assert counted_by(registry)["imageinvoker_menu_age_seconds",] == 10
+    await keeper.close()
+
+
+async def test_a_menu_that_was_never_read_has_no_age() -> None:
+    async def nothing(_tag: str, _ruled: frozenset[int]) -> MenuRows:
+        raise DatabaseUnavailable("it is switched off")
+
+    keeper = MenuKeeper(nothing, Options, frozenset)
+    registry = CollectorRegistry()
+    registry.register(MenuMetrics(keeper.tally, "main"))
+    with refused("deployment_server_unavailable"):
+        await keeper.show()
+    assert math.isnan(counted_by(registry)["imageinvoker_menu_age_seconds",])
+    await keeper.close()
+
+
+@on_sqlite
+async def test_requests_that_wait_are_counted_and_the_age_of_the_oldest_is_told(
+    url: str, name: str, dsn: str, client: Asker, express: Express
+) -> None:
+    registry = CollectorRegistry()
+    # Its own would look again only after a while.
+    queue = QueueMetrics(registry, client.connection, name)
+    assert all(math.isnan(value) for value in counted_by(registry).values())
+    machine = new_machine(1)
+
+    async def seen() -> Seen:
+        return counted_by(registry)
+
+    async with running(url, name, scheduler(dsn)):
+        with express.busy(machine):
+            accepted = await client.schedule(machine, MEMORY_TEST)
+            assert accepted.state == "accepted"
+            queue.start()
+            found = await eventually(seen, lambda s: s["imageinvoker_queue_requests",] == 1)
+            assert 1 < found["imageinvoker_queue_oldest_seconds",] < 60
+            await queue.stop()
+        await client.settled(machine, accepted.request_id)
+        queue.start()
+        await eventually(seen, lambda s: s["imageinvoker_queue_requests",] == 0)
+        assert (await seen())["imageinvoker_queue_oldest_seconds",] == 0
+        await queue.stop()
+
+
+async def test_the_queue_has_no_number_while_the_bus_is_away(
+    bus: BusServer, connection: Connection
+) -> None:
+    await prepare(connection.jetstream())
+    registry = CollectorRegistry()
+    queue = QueueMetrics(registry, connection, "main")
+    bus.stop()
+    queue.start()
+    await asyncio.sleep(0)
+    assert all(math.isnan(value) for value in counted_by(registry).values())
+    await queue.stop()
+    bus.start()
+
+
+def _menus(registry: CollectorRegistry) -> dict[str, float]:
+    seen = counted_by(registry)
+    return {
+        "hits": seen["imageinvoker_menu_cache_hits_total",],
+        "misses": seen["imageinvoker_menu_cache_misses_total",],
+        "stale": seen["imageinvoker_menu_stale_answers_total",],
+        "builds": seen["imageinvoker_menu_builds_total",],
+        "readings": seen["imageinvoker_menu_readings_total",],
+    }
+
+
+def counted_by(registry: CollectorRegistry) -> Seen:
+    return counted(generate_latest(registry).decode())
+
+
+@asynccontextmanager
+async def _running(
+    url: str, name: str, registry: CollectorRegistry, program: Program
+) -> AsyncIterator[None]:
+    """A service that counts in a registry of the test's."""
+    connection = await connect(url, f"copy-{name}")
+    options = LiveOptions(connection, name)
+    await options.start()
+    try:
+        async with program(Site(name, connection, options, registry)):
+            yield
+    finally:
+        await options.stop()
+        await connection.close()

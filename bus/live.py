@@ -1,0 +1,45 @@
+"""What each machine is doing now, as it stands in the bucket ``imaging_live``.
+
+The monitor writes an entry a machine; whoever shows machines reads them. What is two days old is
+gone.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from bus.messages import ComputerRef, Time, decoder
+
+Stage = Literal[
+    "portal_opened",
+    "signed_in",
+    "menu_shown",
+    "accepted",
+    "scheduled",
+    "rejected",
+    "running",
+    "finished",
+    "failed",
+]
+
+
+class Live(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a machine is on its way, and since when.
+
+    ``jobs_done`` of its ``jobs`` have ended; ``problem`` says what went wrong: a problem's code, a
+    failed job, or how a deployment ended that never came to its end.
+    """
+
+    machine: str
+    stage: Stage
+    since: Time
+    item: str | None = None
+    technician: str | None = None
+    computer: ComputerRef | None = None
+    request: str | None = None
+    jobs_done: int | None = None
+    jobs: int | None = None
+    problem: str | None = None
+
+
+live_decoder = decoder(Live)

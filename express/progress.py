@@ -1,0 +1,96 @@
+"""How far scheduled jobs have come, as the deployment server writes it into ``event_schedule``.
+
+A request's jobs are known by the ids of their rows, which the scheduler's own transaction reads
+right after it has inserted them. So nothing has to be guessed later from jobs, times or computers.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from msgspec import Struct
+
+from bus.messages import JobRef, Outcome, decoder
+from express.database import MAX_ROWS, Transaction, markers
+from express.schema import Layout
+
+_PENDING: Final = (
+    "SELECT schedule_id, event_id FROM event_schedule"
+    " WHERE computer_id = ? AND status_code IS NULL ORDER BY schedule_id"
+)
+_CARRIED_OUT: Final = "SELECT outcome FROM ii_request WHERE state = 'scheduled' AND created_at >= ?"
+
+_outcome = decoder(Outcome)
+
+
+class JobRow(Struct, frozen=True):
+    """A scheduled job: ``status`` is None before it starts, negative while it runs, then its code.
+
+    The code 0 means that the job succeeded.
+    """
+
+    id: int
+    computer_id: int
+    job: JobRef
+    status: int | None
+
+
+class Scheduled(Struct, frozen=True):
+    """Which rows a request's jobs got on which computer: from the first to the last."""
+
+    request_id: str
+    computer_id: int
+    rows: tuple[int, int]
+
+
+async def rows_of(
+    tx: Transaction, layout: Layout, computer_id: int, job_ids: Sequence[int]
+) -> tuple[int, int] | None:
+    """The first and the last id of the rows of jobs that were scheduled in this transaction.
+
+    Every pending row of the computer was deleted before, so these are all it has. None where rows
+    have no ids, or where somebody scheduled something else in the same moment.
+    """
+    if not layout.numbered:
+        return None
+    found = await tx.fetch(_PENDING, computer_id)
+    if not found or sorted(int(row[1]) for row in found) != sorted(job_ids):
+        return None
+    return int(found[0][0]), int(found[-1][0])
+
+
+async def read_rows(tx: Transaction, computer_ids: Collection[int], first_row: int) -> list[JobRow]:
+    """What stands in ``event_schedule`` for these computers from a row on, in the rows' order."""
+    unique = sorted(set(computer_ids))
+    rows: list[JobRow] = []
+    for start in range(0, len(unique), MAX_ROWS):
+        batch = unique[start : start + MAX_ROWS]
+        statement = (
+            "SELECT s.schedule_id, s.computer_id, s.event_id, e.name, s.status_code"
+            " FROM event_schedule s LEFT JOIN event e ON e.event_id = s.event_id"
+            f" WHERE s.computer_id IN ({markers(len(batch))}) AND s.schedule_id >= ?"
+        )
+        rows += [
+            JobRow(
+                int(id_),
+                int(computer),
+                JobRef(id=int(job), name=name or str(job)),
+                None if status is None else int(status),
+            )
+            for id_, computer, job, name, status in await tx.fetch(statement, *batch, first_row)
+        ]
+    return sorted(rows, key=lambda row: row.id)
+
+
+async def read_scheduled(tx: Transaction, since: datetime) -> list[Scheduled]:
+    """What was scheduled for the requests that have been carried out since then.
+
+    Read after the rows, in one transaction with them, it holds whatever took their place.
+    """
+    naive = since.astimezone(UTC).replace(tzinfo=None, microsecond=0)
+    outcomes = [_outcome.decode(text) for (text,) in await tx.fetch(_CARRIED_OUT, naive)]
+    return [
+        Scheduled(done.request_id, done.computer.id, done.rows)
+        for done in outcomes
+        if done.computer and done.rows
+    ]

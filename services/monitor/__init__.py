@@ -1,0 +1,1 @@
+"""The monitor: turns events into history, metrics, a live view and mail."""

@@ -1,0 +1,65 @@
+"""What Prometheus learns of a site's deployments and events.
+
+The numbers are those of the history database, so that a monitor that starts again goes on where the
+one before it stopped. Only the copy that holds the history tells them: sums over copies are right.
+"""
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from services.monitor.history import Totals
+
+
+class _Shown(Struct, frozen=True):
+    totals: Totals | None = None
+    lag: int | None = None
+
+
+class HistoryMetrics(Collector):
+    """Shows the totals of the last batch; read from another thread, so replaced as a whole."""
+
+    def __init__(self, registry: CollectorRegistry, site: str) -> None:
+        self._site = site
+        self._shown = _Shown()
+        registry.register(self)
+
+    def show(self, totals: Totals, lag: int) -> None:
+        """These are the totals now, and so many events are not applied yet."""
+        self._shown = _Shown(totals, lag)
+
+    def lags(self, lag: int) -> None:
+        """So many events are not applied yet."""
+        self._shown = _Shown(self._shown.totals, lag)
+
+    def hide(self) -> None:
+        """Another copy tells them."""
+        self._shown = _Shown()
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by the registry."""
+        shown = self._shown
+        deployments = CounterMetricFamily(
+            "imageinvoker_deployments",
+            "Deployments, by how far they came: one that finished was scheduled and accepted too.",
+            labels=["site", "outcome"],
+        )
+        events = CounterMetricFamily(
+            "imageinvoker_events", "Events of the site, by kind.", labels=["site", "kind"]
+        )
+        lag = GaugeMetricFamily(
+            "imageinvoker_monitor_lag_events",
+            "Events that the history does not hold yet.",
+            labels=["site"],
+        )
+        if shown.totals:
+            for outcome, total in shown.totals.deployments.items():
+                deployments.add_metric([self._site, outcome], total)
+            for kind, total in shown.totals.events.items():
+                events.add_metric([self._site, kind], total)
+        if shown.lag is not None:
+            lag.add_metric([self._site], shown.lag)
+        yield from (deployments, events, lag)

@@ -1,0 +1,178 @@
+"""Follows scheduled jobs to their end: what changes in ``event_schedule`` becomes events.
+
+Which deployments are under way, and what has been told of them, is read from the stream of events
+itself. That needs no store of its own that could disagree with it, it survives any restart, and
+every copy of the monitor knows what the others have told. An event's id names the request and the
+row, so that two copies that see the same change tell it once.
+"""
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import structlog
+
+from bus.connection import Connection
+from bus.events import EventLog, NotKeptError, read
+from bus.problems import Problem
+from bus.waiting import end
+from express.database import Database, WriteConflict
+from express.progress import JobRow, read_rows, read_scheduled
+from services.monitor.underway import (
+    KINDS,
+    Deployment,
+    Ending,
+    Underway,
+    changes,
+    end_details,
+    job_details,
+)
+
+_EVERY: Final = 2.0
+_LONGEST: Final = 30.0
+"""Seconds between two looks while the database or the bus does not answer."""
+_MARGIN: Final = timedelta(days=1)
+"""How far the clocks of who records a request and who tells of it may differ."""
+
+
+class Progress:
+    """Looks at the rows of all deployments that are under way, with one query each time."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        site: str,
+        database: Database,
+        events: EventLog,
+        *,
+        every: float = _EVERY,
+    ) -> None:
+        """Looks ``every`` so many seconds, and not at all while nothing is under way."""
+        self._connection = connection
+        self._site = site
+        self._database = database
+        self._events = events
+        self._every = every
+        self._underway = Underway()
+        self._something = asyncio.Event()
+        self._caught_up = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._log = structlog.get_logger("monitor").bind(site=site)
+
+    @property
+    def following(self) -> int:
+        """How many deployments are under way."""
+        return len(self._underway.deployments)
+
+    async def start(self) -> None:
+        """Begins to follow, once all that has been told is known."""
+        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._look())]
+
+    async def stop(self) -> None:
+        """Follows no longer."""
+        for task in self._tasks:
+            await end(task)
+
+    async def _listen(self) -> None:
+        events = read(
+            self._connection,
+            self._site,
+            kinds=KINDS,
+            follow=True,
+            caught_up=self._caught_up.set,
+        )
+        async with contextlib.aclosing(events):
+            async for event in events:
+                self._underway.heard(event)
+                if self._underway.deployments:
+                    self._something.set()
+
+    async def _look(self) -> None:
+        failures = 0
+        await self._caught_up.wait()
+        while True:
+            await self._something.wait()
+            try:
+                await self._poll()
+                failures = 0
+            except (Problem, WriteConflict, NotKeptError) as error:
+                failures += 1
+                self._log.warning("progress cannot be followed", why=str(error))
+            except Exception:  # noqa: BLE001 (whatever went wrong, it is looked at again)
+                failures += 1
+                self._log.exception("progress cannot be followed")
+            await asyncio.sleep(min(self._every * 2.0 ** min(failures, 10), _LONGEST))
+
+    async def _poll(self) -> None:
+        deployments = list(self._underway.deployments.values())
+        if not deployments:
+            self._something.clear()
+            return
+        endings: dict[str, Ending] = {}
+        rows: defaultdict[str, list[JobRow]] = defaultdict(list)
+        async with self._database.transaction() as transaction:
+            found = await read_rows(
+                transaction,
+                {each.computer.id for each in deployments},
+                min(each.rows[0] for each in deployments),
+            )
+            of_computer: defaultdict[int, list[JobRow]] = defaultdict(list)
+            for row in found:
+                of_computer[row.computer_id].append(row)
+            for each in deployments:
+                rows[each.request] = list(filter(each.has, of_computer[each.computer.id]))
+            gone = [
+                each
+                for each in deployments
+                if each.is_over(rows[each.request]) and each.missing(rows[each.request])
+            ]
+            if gone:
+                since = min(each.scheduled_at for each in gone) - _MARGIN
+                later = await read_scheduled(transaction, since)
+                for each in gone:
+                    replaced = any(
+                        other.computer_id == each.computer.id and other.rows[0] > each.rows[1]
+                        for other in later
+                    )
+                    endings[each.request] = "replaced" if replaced else "removed"
+        for each in deployments:
+            await self._tell(each, rows[each.request], endings.get(each.request))
+
+    async def _tell(
+        self, deployment: Deployment, rows: Sequence[JobRow], ending: Ending | None
+    ) -> None:
+        """Tells what has changed, and takes each down once the bus has it on disk.
+
+        Raises:
+            NotKeptError: the bus does not keep an event; it is told at the next look.
+        """
+        for change in changes(deployment, rows):
+            now = datetime.now(UTC)
+            await self._events.record(
+                change.kind,
+                machine=deployment.machine,
+                of=f"{deployment.request}.{change.row.id}",
+                at=now,
+                computer=deployment.computer,
+                technician=deployment.technician,
+                details=job_details(deployment, change),
+            )
+            deployment.note(change.kind, change.row.id, change.status, now)
+        if not deployment.is_over(rows):
+            return
+        now = datetime.now(UTC)
+        outcome: Ending = ending or ("failed" if deployment.failed else "succeeded")
+        await self._events.record(
+            "deployment_finished",
+            machine=deployment.machine,
+            of=deployment.request,
+            at=now,
+            computer=deployment.computer,
+            technician=deployment.technician,
+            details=end_details(deployment, outcome, now),
+        )
+        self._underway.finish(deployment.request)
+        self._log.info("a deployment has ended", request=deployment.request, outcome=outcome)

@@ -1,0 +1,128 @@
+"""How far scheduled jobs have come, as the deployment server's database says."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from bus.messages import JobRef, Outcome, ScheduledComputer, encode
+from express.database import Database, Transaction
+from express.progress import JobRow, Scheduled, read_rows, read_scheduled, rows_of
+from express.schedules import Record, record, replace_pending
+from express.schema import examine, read_layout
+
+pytestmark = pytest.mark.express
+
+NOW = datetime(2026, 3, 1, 12, 30, 15)  # noqa: DTZ001 - as a database writes it
+JOBS = [2000103, 2000101, 2000103]
+
+
+async def computers(tx: Transaction) -> list[int]:
+    return [int(row[0]) for row in await tx.fetch("SELECT computer_id FROM computer ORDER BY 1")]
+
+
+async def schedule(tx: Transaction, computer: int, jobs: list[int]) -> tuple[int, int]:
+    layout = await read_layout(tx)
+    await replace_pending(tx, layout, computer, jobs, NOW)
+    found = await rows_of(tx, layout, computer, jobs)
+    assert found is not None
+    return found
+
+
+async def test_the_rows_of_what_was_just_scheduled_are_known(database: Database) -> None:
+    async with database.transaction() as tx:
+        one, two, *_ = await computers(tx)
+        await schedule(tx, one, [2000101])
+        first, last = await schedule(tx, two, JOBS)
+        await schedule(tx, one, JOBS)
+        rows = await read_rows(tx, [two], first)
+    assert [row.job.id for row in rows] == JOBS
+    assert (rows[0].id, rows[-1].id) == (first, last)
+    assert {row.status for row in rows} == {None}
+    assert all(row.job.name not in {"", str(row.job.id)} for row in rows)
+
+
+async def test_what_ran_before_is_no_part_of_it(database: Database) -> None:
+    async with database.transaction() as tx:
+        one, *_ = await computers(tx)
+        old, _ = await schedule(tx, one, JOBS)
+        await tx.execute("UPDATE event_schedule SET status_code = 0 WHERE computer_id = ?", one)
+        first, last = await schedule(tx, one, JOBS)
+        rows = await read_rows(tx, [one], old)
+    assert [row.status for row in rows] == [0, 0, 0, None, None, None]
+    assert [row.id for row in rows[3:]] == sorted({first, rows[4].id, last})
+    assert old < first
+
+
+async def test_rows_among_which_somebody_elses_stand_are_nobodys(database: Database) -> None:
+    async with database.transaction() as tx:
+        one, *_ = await computers(tx)
+        layout = await read_layout(tx)
+        await replace_pending(tx, layout, one, JOBS, NOW)
+        await tx.insert("event_schedule", ("event_id", "computer_id"), [(2000104, one)])
+        assert await rows_of(tx, layout, one, JOBS) is None
+        assert await rows_of(tx, layout, one, [*JOBS, 2000104]) is not None
+
+
+async def test_where_rows_have_no_ids_none_are_known(database: Database) -> None:
+    async with database.transaction() as tx:
+        one, *_ = await computers(tx)
+        await tx.execute("DROP TABLE event_schedule")
+        await tx.execute(
+            "CREATE TABLE event_schedule"
+            " (event_id int, computer_id int, start_time varchar(32), status_code int)"
+        )
+        layout = await read_layout(tx)
+        findings = {finding.check: finding for finding in await examine(tx)}
+        assert not layout.numbered
+        assert await rows_of(tx, layout, one, JOBS) is None
+    assert findings["progress"].state == "warn"
+
+
+async def test_status_codes_are_read_as_they_stand(database: Database) -> None:
+    async with database.transaction() as tx:
+        one, *_ = await computers(tx)
+        first, last = await schedule(tx, one, JOBS)
+        for row, status in ((first, -1), (last, 5)):
+            await tx.execute(
+                "UPDATE event_schedule SET status_code = ? WHERE schedule_id = ?", status, row
+            )
+        rows = await read_rows(tx, [one], first)
+    assert [row.status for row in rows] == [-1, None, 5]
+
+
+async def test_thousands_of_computers_are_asked_for_at_once(database: Database) -> None:
+    async with database.transaction() as tx:
+        one, *_ = await computers(tx)
+        first, _ = await schedule(tx, one, JOBS)
+        rows = await read_rows(tx, [one, *range(100_000, 102_500)], first)
+        assert await read_rows(tx, [], first) == []
+        assert await read_rows(tx, [one], first + 1_000) == []
+    assert len(rows) == 3
+    assert isinstance(rows[0], JobRow)
+
+
+async def test_what_was_scheduled_since_a_moment_is_known_with_its_rows(
+    database: Database,
+) -> None:
+    moment = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+    def done(number: int, rows: tuple[int, int] | None) -> Record:
+        request = f"00000000-0000-0000-0000-00000000000{number}"
+        outcome = Outcome(
+            request_id=request,
+            state="scheduled",
+            computer=ScheduledComputer(id=number, name="X", created=False),
+            jobs=(JobRef(id=1, name="x"),),
+            rows=rows,
+        )
+        return Record(
+            request_id=request, site="s", machine="m", digest="d", state="scheduled",
+            outcome=encode(outcome).decode(), technician=None, item_id="job:1",
+            created_at=moment + timedelta(hours=number),
+        )  # fmt: skip
+
+    async with database.transaction() as tx:
+        for each in (done(1, (1, 2)), done(2, (3, 4)), done(3, None)):
+            await record(tx, each)
+        found = await read_scheduled(tx, moment + timedelta(hours=2))
+    assert found == [Scheduled("00000000-0000-0000-0000-000000000002", 2, (3, 4))]
