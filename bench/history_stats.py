@@ -17,13 +17,13 @@ from bench.harness import Figure, MeasureError, Reach, Say, milliseconds
 from bench.history import PER_DEPLOYMENT, SITE, deployment
 from bench.monitor_rate import postgres
 from express.database import Database
+from services.monitor import deployments
 from services.monitor.deployments import (
     Cell,
     Counts,
     Deployment,
     changed,
     contribution,
-    milliseconds,
     request_of,
 )
 from services.monitor.statistics import By, statistics
@@ -81,7 +81,7 @@ def _deployed(number: int, at: datetime) -> tuple[Cell, Counts]:
     known: Deployment | None = None
     for event in deployment(number, at):
         if request_of(event):
-            known = changed(known, event, [milliseconds(at)])
+            known = changed(known, event, [deployments.milliseconds(at)])
     if known is None:
         raise MeasureError("the events tell of no deployment")
     return contribution(known)

@@ -145,10 +145,10 @@ def _watch(
 
 
 async def _sign_of_life(connection: Connection) -> None:
-    # What is sent while the line is down would wait for it to be up.
     if not connection.is_connected:
         raise nats.errors.ConnectionClosedError
-    await connection.flush()
+    # A question, since nats-py 2.16 stops reading when the answer to a ping comes too late.
+    await connection.jetstream().key_value(subjects.OPTIONS)
 
 
 async def _prepare(

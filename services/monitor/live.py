@@ -88,10 +88,9 @@ def after(entry: Live | None, event: Event) -> Live | None:
         # What is left of a deployment whose place another has taken.
         return entry
     known = entry if entry and entry.request == request else None
-    outcome = _text(event, "outcome")
-    if stage == "finished" and outcome != "succeeded":
+    if stage == "finished" and _text(event, "outcome") != "succeeded":
         stage = "failed"
-    if known and _ORDER[stage] < _ORDER[known.stage]:
+    if known and _ORDER[stage] < _ORDER.get(known.stage, 0):
         return entry
     return Live(
         machine=event.machine,
@@ -103,7 +102,7 @@ def after(entry: Live | None, event: Event) -> Live | None:
         request=request,
         jobs_done=_most(_number(event, "done"), known.jobs_done if known else None),
         jobs=_most(_number(event, "jobs"), known.jobs if known else None),
-        problem=_problem(event, stage, outcome) or (known.problem if known else None),
+        problem=_problem(event, known.problem if known else None),
     )
 
 
@@ -270,12 +269,14 @@ def _since(entry: Live | None, at: datetime) -> datetime:
     return at
 
 
-def _problem(event: Event, stage: Stage, outcome: str | None) -> str | None:
-    if event.kind == "job_failed":
-        return one_line(f"{_text(event, 'job')}: {_number(event, 'status')}")
-    if stage == "failed" and outcome != "failed":
+def _problem(event: Event, known: str | None) -> str | None:
+    """What went wrong: the first job that failed, unless the deployment never came to its end."""
+    outcome = _text(event, "outcome")
+    if outcome in {"replaced", "removed"}:
         return outcome
-    return _text(event, "problem")
+    if event.kind == "job_failed" and known is None:
+        return one_line(f"{_text(event, 'job')}: {_number(event, 'status')}")
+    return known or _text(event, "problem")
 
 
 def _text(event: Event, name: str) -> str | None:

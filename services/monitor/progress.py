@@ -9,7 +9,7 @@ row, so that two copies that see the same change tell it once.
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -19,7 +19,7 @@ from bus.connection import Connection
 from bus.events import EventLog, NotKeptError, read
 from bus.problems import Problem
 from bus.waiting import end
-from express.database import Database, WriteConflict
+from express.database import Database, Transaction, WriteConflict
 from express.progress import JobRow, read_rows, read_scheduled
 from services.monitor.underway import (
     KINDS,
@@ -111,33 +111,9 @@ class Progress:
         if not deployments:
             self._something.clear()
             return
-        endings: dict[str, Ending] = {}
-        rows: defaultdict[str, list[JobRow]] = defaultdict(list)
         async with self._database.transaction() as transaction:
-            found = await read_rows(
-                transaction,
-                {each.computer.id for each in deployments},
-                min(each.rows[0] for each in deployments),
-            )
-            of_computer: defaultdict[int, list[JobRow]] = defaultdict(list)
-            for row in found:
-                of_computer[row.computer_id].append(row)
-            for each in deployments:
-                rows[each.request] = list(filter(each.has, of_computer[each.computer.id]))
-            gone = [
-                each
-                for each in deployments
-                if each.is_over(rows[each.request]) and each.missing(rows[each.request])
-            ]
-            if gone:
-                since = min(each.scheduled_at for each in gone) - _MARGIN
-                later = await read_scheduled(transaction, since)
-                for each in gone:
-                    replaced = any(
-                        other.computer_id == each.computer.id and other.rows[0] > each.rows[1]
-                        for other in later
-                    )
-                    endings[each.request] = "replaced" if replaced else "removed"
+            rows = await _read_rows(transaction, deployments)
+            endings = await _read_endings(transaction, deployments, rows)
         for each in deployments:
             await self._tell(each, rows[each.request], endings.get(each.request))
 
@@ -161,7 +137,9 @@ class Progress:
                 details=job_details(deployment, change),
             )
             deployment.note(change.kind, change.row.id, change.status, now)
-        if not deployment.is_over(rows):
+        undecided = ending is None and deployment.missing(rows)
+        if undecided or not deployment.is_over(rows):
+            # Another copy may have told meanwhile what was not known when the rows were read.
             return
         now = datetime.now(UTC)
         outcome: Ending = ending or ("failed" if deployment.failed else "succeeded")
@@ -176,3 +154,43 @@ class Progress:
         )
         self._underway.finish(deployment.request)
         self._log.info("a deployment has ended", request=deployment.request, outcome=outcome)
+
+
+async def _read_rows(
+    transaction: Transaction, deployments: Sequence[Deployment]
+) -> dict[str, list[JobRow]]:
+    """The rows that there still are of each deployment, by their requests."""
+    found = await read_rows(
+        transaction,
+        {each.computer.id for each in deployments},
+        min(each.rows[0] for each in deployments),
+    )
+    of_computer: defaultdict[int, list[JobRow]] = defaultdict(list)
+    for row in found:
+        of_computer[row.computer_id].append(row)
+    return {
+        each.request: list(filter(each.has, of_computer[each.computer.id])) for each in deployments
+    }
+
+
+async def _read_endings(
+    transaction: Transaction, deployments: Sequence[Deployment], rows: Mapping[str, list[JobRow]]
+) -> dict[str, Ending]:
+    """What became of the deployments that are over and whose jobs have not all ended."""
+    gone = [
+        each
+        for each in deployments
+        if each.is_over(rows[each.request]) and each.missing(rows[each.request])
+    ]
+    if not gone:
+        return {}
+    later = await read_scheduled(transaction, min(each.scheduled_at for each in gone) - _MARGIN)
+    return {
+        each.request: "replaced"
+        if any(
+            other.computer_id == each.computer.id and other.rows[0] > each.rows[1]
+            for other in later
+        )
+        else "removed"
+        for each in gone
+    }

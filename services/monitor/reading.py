@@ -1,5 +1,6 @@
 """A site's events as they stand in the stream, in their order, a batch at a time."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -18,6 +19,8 @@ BATCH: Final = 500
 """Messages that are taken at a time, at most."""
 _WAIT: Final = 1.0
 """Seconds that one pull waits for a new event."""
+_GATHERED: Final = 0.05
+"""Seconds that events wait for more to share their transaction, where one comes after the other."""
 _FORGOTTEN: Final = 60.0
 """Seconds after which the bus drops the consumer of a reader that is gone."""
 
@@ -93,6 +96,7 @@ class Reader:
         self._name = made.name
         self._pulling = pulling
         self._seen = 0
+        self._busy = False
 
     async def batch(self) -> list[Msg]:
         """The next messages; none if nothing new comes within a second.
@@ -101,13 +105,16 @@ class Reader:
             GapError: one was lost on its way; read anew from behind the last.
             nats.errors.Error, TimeoutError: the bus cannot be read any more.
         """
+        if self._busy:
+            await asyncio.sleep(_GATHERED)
         found = await self._fetch(BATCH)
-        # What has come since the first were sent shares their transaction.
+        # What has come since the first was sent shares its transaction.
         while found and self.pending and len(found) < BATCH:
             more = await self._fetch(BATCH - len(found))
             if not more:
                 break
             found += more
+        self._busy = 0 < len(found) < BATCH
         return found
 
     async def _fetch(self, most: int) -> list[Msg]:

@@ -139,6 +139,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
                 prometheus.eventually(f'up{{service="{service}"}} == 1')
             # Each counter is seen before it rises.
             prometheus.eventually("imageinvoker_queue_requests >= 0")
+            prometheus.eventually("imageinvoker_deployments_total >= 0")
             with closed_port() as port:
                 asyncio.run(_use(site, ready, port))
             yield prometheus

@@ -17,8 +17,8 @@ BOARDS: Final = {
     path.stem: json.loads(path.read_text()) for path in (GRAFANA / "dashboards").glob("*.json")
 }
 COLUMNS: Final = 24
-SHOWN: Final = {"$site": SITE, "$__rate_interval": "1m", "$__range": "1h"}
-"""What Grafana puts in the place of its variables."""
+SHOWN: Final = {"$site": SITE, "$__rate_interval": "5m", "$__range": "1h"}
+"""What Grafana puts in the place of its variables; the site was used once, minutes ago at most."""
 
 
 def panels() -> Iterator[Any]:

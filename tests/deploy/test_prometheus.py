@@ -76,7 +76,7 @@ def test_every_alert_says_how_bad_it_is_what_is_wrong_and_what_to_do() -> None:
 
 def test_all_services_of_a_site_are_scraped(watched: Prometheus) -> None:
     found = watched.query(f'up{{job="imageinvoker", site="{SITE}"}}')
-    assert {labels["service"] for labels, _ in found} >= {"menu", "auth", "scheduler"}
+    assert {labels["service"] for labels, _ in found} == {"menu", "auth", "scheduler", "monitor"}
     assert {value for _, value in found} == {1.0}
 
 
@@ -123,6 +123,10 @@ def test_what_people_did_is_counted(watched: Prometheus) -> None:
     assert count('imageinvoker_login_locks_total{scope="machine"}') == 1
     assert count('imageinvoker_directory_seconds_count{answer="unavailable"}') >= 1
     assert count("imageinvoker_password_hashes_total") >= 4
+    for outcome, deployments in (("scheduled", 4), ("finished", 3), ("failed", 1)):
+        watched.eventually(
+            f'imageinvoker_deployments_total{{outcome="{outcome}"}} == {deployments}'
+        )
 
 
 def test_no_series_is_told_apart_by_a_machine_a_person_or_a_request(watched: Prometheus) -> None:

@@ -38,7 +38,13 @@ class CrashingPostgres(PostgresServer):
 
 
 class Copy(ServiceProcess):
-    """One copy of a service."""
+    """One copy of a service; a monitor keeps its history in a database of its own."""
+
+    def __init__(
+        self, service: str, url: str, site: str, dsn: str, folder: Path, history: str = ""
+    ) -> None:
+        super().__init__(service, url, site, dsn, folder)
+        self._environment |= {"IMAGEINVOKER_HISTORY": history}
 
     def crash(self) -> None:
         """Dies at once, and is started again, as a supervisor does."""
@@ -140,7 +146,8 @@ class Estate:
     async def answers(self) -> None:
         """Returns when every service is on the bus."""
         async with asyncio.timeout(40):
-            await wait_for_services(self.client.connection, self.name, SERVICES)
+            services = {each.log.stem for each in self.copies}
+            await wait_for_services(self.client.connection, self.name, services)
 
     async def restart_bus(self) -> None:
         """The bus dies as in a power failure, and is started again."""
@@ -169,9 +176,13 @@ class Estate:
 
 @asynccontextmanager
 async def estate(
-    bus: BusServer, name: str, dsn: str, folder: Path, copies: int = 2
+    bus: BusServer, name: str, dsn: str, folder: Path, *, copies: int = 2, history: str = ""
 ) -> AsyncIterator[Estate]:
-    """A site that is protected by one password and answers, with so many copies of each service."""
+    """A site that is protected by one password and answers, with so many copies of each service.
+
+    It has a monitor where there is a database for its ``history``.
+    """
+    services = (*SERVICES, *(["monitor"] if history else []))
     started: list[Copy] = []
     async with asker(bus.url, name) as client:
         await client.protect(PASSWORD)
@@ -179,7 +190,7 @@ async def estate(
             for number in range(copies):
                 place = folder / f"copy{number}"
                 place.mkdir()
-                copy = [Copy(each, bus.url, name, dsn, place) for each in SERVICES]
+                copy = [Copy(each, bus.url, name, dsn, place, history) for each in services]
                 started += copy
                 for each in copy:
                     each.start()

@@ -4,6 +4,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from bus import subjects
 from bus.events import Event, event_decoder
@@ -15,6 +16,16 @@ from tests.site import Asker, Express, Rows
 
 _outcome = decoder(Outcome)
 _request = decoder(Request)
+
+_OF_REQUESTS: Final = {
+    "request_accepted",
+    "request_rejected",
+    "computer_created",
+    "computer_renamed",
+    "jobs_replaced",
+    "jobs_scheduled",
+}
+"""What the scheduler tells of requests that it has accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +62,7 @@ async def reckon(
 
     Where the bus could keep nothing for a while, a visit that was answered need not be told of.
     """
-    books = await _opened(estate.client, estate.express)
+    books = await opened(estate.client, estate.express)
     made = list(visits)
     wrong = [
         *_left_behind(books),
@@ -65,7 +76,8 @@ async def reckon(
     return books
 
 
-async def _opened(client: Asker, express: Express) -> Books:
+async def opened(client: Asker, express: Express) -> Books:
+    """All that is known now."""
     done = express.sql("SELECT request_id, state, outcome FROM ii_request")
     kept = await client.kept(subjects.EVENTS, subjects.event(client.site))
     outcomes = {str(row[0]): _outcome.decode(str(row[2])) for row in done}
@@ -136,7 +148,7 @@ def _events_of_requests(books: Books) -> Iterator[str]:
     told: dict[str, Counter[str]] = defaultdict(Counter)
     for event in books.events:
         request_id = event.details.get("request")
-        if isinstance(request_id, str) and event.kind != "request_refused":
+        if isinstance(request_id, str) and event.kind in _OF_REQUESTS:
             told[request_id][event.kind] += 1
     for request_id in told.keys() | books.done.keys():
         expected = _expected(books.done.get(request_id))

@@ -12,11 +12,14 @@ from nats.aio.msg import Msg
 
 from bus import subjects
 from bus.messages import Request, decoder
+from express.connection import sqlite_dsn
 from express.dialects import Dialect
 from tests.faults.conftest import Size
-from tests.faults.estate import CrashingPostgres, Estate, SafeBus, estate
+from tests.faults.estate import SERVICES, CrashingPostgres, Estate, SafeBus, estate
+from tests.faults.following import followed, reckon_monitor, run_jobs
 from tests.faults.machines import STEPS, Progress, Visit, go, planned
 from tests.faults.reckoning import Before, described, reckon
+from tests.site import Express
 
 _request = decoder(Request)
 Fault = Callable[[], Awaitable[None]]
@@ -80,10 +83,13 @@ async def test_whoever_dies_each_accepted_request_is_carried_out_once_and_told_o
 ) -> None:
     visits: list[Visit] = []
     delivered_twice: set[str] = set()
-    async with estate(bus, name, dsn, tmp_path) as site:
+    history = Express(
+        sqlite_dsn(tmp_path / "history.db") if kind == "sqlite" else postgres.dsn(postgres.create())
+    )
+    async with estate(bus, name, dsn, tmp_path, history=history.dsn) as site:
         before = Before.of(site.express)
         for round_ in range(size.rounds):
-            faults = [crash_of(each, site, chance) for each in ("menu", "auth", "scheduler")]
+            faults = [crash_of(each, site, chance) for each in (*SERVICES, "monitor")]
             faults += [crash_of("scheduler", site, chance), site.restart_bus]
             if kind == "postgres":
                 faults.append(crash_of_database(postgres, chance))
@@ -95,7 +101,12 @@ async def test_whoever_dies_each_accepted_request_is_carried_out_once_and_told_o
                 group.create_task(go(bus.url, name, coming, chance, progress))
                 group.create_task(strike(faults, progress, size.machines, chance))
         await site.settled()
-        await site.leave()
         books = await reckon(site, before, visits)
-    assert delivered_twice
-    sys.stdout.write(f"{described(books)}\n")
+        sys.stdout.write(f"{described(books)}\n")
+        assert delivered_twice
+
+        failing = run_jobs(site.express, chance)
+        await crash_of("monitor", site, chance)()
+        await followed(site, history)
+        await site.leave()
+        await reckon_monitor(site, history, failing)

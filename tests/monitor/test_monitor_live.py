@@ -99,11 +99,15 @@ def test_a_rejected_request_shows_its_problem() -> None:
     assert (entry.stage, entry.problem) == ("rejected", "name_taken")
 
 
-def test_a_failed_job_shows_while_the_others_run_and_at_the_end() -> None:
+def test_the_first_failed_job_shows_while_the_others_run_and_at_the_end() -> None:
     said = {"request": "r", "jobs": 2, "row": 1, "job": "Join domain", "status": 5, "done": 1}
     running_on = folded(events(("jobs_scheduled", said), ("job_failed", said)))
     assert (running_on.stage, running_on.problem) == ("running", "Join domain: 5")
-    over = events(("deployment_finished", said | {"outcome": "failed", "done": 2}))
+    said |= {"done": 2}
+    over = events(
+        ("job_failed", said | {"job": "Reboot", "status": 1, "row": 2}),
+        ("deployment_finished", said | {"outcome": "failed"}),
+    )
     end = folded(over, running_on)
     assert (end.stage, end.problem, end.jobs_done) == ("failed", "Join domain: 5", 2)
 

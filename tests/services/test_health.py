@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -42,6 +43,18 @@ def service(name: str, bus: BusServer, dsn: str, port: int) -> Iterator[None]:
         process.wait(20)
 
 
+@contextmanager
+def hanging(bus: BusServer) -> Iterator[None]:
+    """The bus neither answers nor closes a connection meanwhile."""
+    process = bus._process
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
 async def says(port: int, status: int, text: str, path: str = "/readyz") -> None:
     """Returns when this is the answer."""
 
@@ -71,6 +84,19 @@ async def test_a_service_is_ready_while_the_bus_answers_and_alive_without_it(
         assert (await asyncio.to_thread(read, port))["imageinvoker_bus_connected", "auth"] == 0
         bus.start()
         await says(port, 200, "ready")
+
+
+async def test_a_bus_that_hangs_for_a_while_is_named_and_the_service_goes_on_with_it(
+    bus: BusServer,
+) -> None:
+    port = free_port()
+    with service("auth", bus, "", port):
+        await says(port, 200, "ready")
+        with hanging(bus):
+            await says(port, 503, "the bus does not answer")
+        # Late answers, of which some were given up, end no connection.
+        await says(port, 200, "ready")
+        assert (await asyncio.to_thread(read, port))["imageinvoker_bus_connected", "auth"] == 1
 
 
 async def test_a_service_is_not_ready_while_its_database_does_not_answer(

@@ -25,6 +25,7 @@ from bus.presence import wait_for_services
 from express.connection import DatabaseUnavailable
 from express.jobs import MenuRows
 from express.tree import Job
+from services.auth.program import program as auth
 from services.measures import SECONDS, RequestMetrics
 from services.menu.keeper import MenuKeeper
 from services.menu.metrics import MenuMetrics
@@ -34,13 +35,16 @@ from services.scheduler.metrics import QueueMetrics
 from services.scheduler.program import program as scheduler
 from tests.buses import BusServer, free_port
 from tests.guarded import RIGHT, WRONG, Guarded, protected
+from tests.samba import ALICE, DOMAIN, DomainController
 from tests.site import (
     MEMORY_TEST,
     STAFF_0117,
     Asker,
     Express,
+    asker,
     eventually,
     new_machine,
+    problem_of,
     refused,
     running,
 )
@@ -83,6 +87,31 @@ async def test_sign_ins_locks_and_hashes_are_counted(
     assert seen["imageinvoker_login_locks_total", "machine"] == 1
     # One that nobody knows the password of, made at the start; ann's; and one for each of bob's.
     assert seen["imageinvoker_password_hashes_total",] == 5
+
+
+async def test_what_the_directory_says_is_timed(
+    bus: BusServer, controller: DomainController
+) -> None:
+    registry = CollectorRegistry()
+    async with asker(bus.url, "main") as client, protected(client, "domain") as site:
+        await site.set("domain", DOMAIN)
+        await site.set("domain_controllers", controller.address)
+        await site.set("domain_ca", controller.ca_file)
+        async with _running(bus.url, "main", registry, auth):
+            await site.login(new_machine(1), controller.password_of(ALICE), ALICE)
+            for machine in (2, 3):
+                with refused("login_failed"):
+                    await site.login(new_machine(machine), WRONG, ALICE)
+            await site.set("domain_controllers", "127.0.0.1:9")
+            await eventually(
+                lambda: problem_of(site.login(new_machine(4), RIGHT, ALICE)),
+                lambda code: code == "directory_unavailable",
+            )
+    seen = counted_by(registry)
+    assert seen["imageinvoker_directory_seconds_count", "known"] == 1
+    assert seen["imageinvoker_directory_seconds_count", "refused"] == 2
+    assert seen["imageinvoker_directory_seconds_count", "unavailable"] == 1
+    assert seen["imageinvoker_logins_total", "login_failed", "domain"] == 2
 
 
 async def test_metrics_that_cannot_be_served_are_a_sentence(bus: BusServer) -> None:
