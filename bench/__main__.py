@@ -6,8 +6,11 @@ from typing import Final
 from bench import (
     client_memory,
     first_screen,
+    history_stats,
     login_burst,
     menu_build,
+    monitor_rate,
+    schedule_events,
     schedule_folder,
     show_rate,
     show_rights,
@@ -21,6 +24,10 @@ FIGURES: Final = (
     menu_build.FIGURE,
     schedule_folder.ON_SQLITE,
     schedule_folder.ON_POSTGRES,
+    schedule_events.FIGURE,
+    monitor_rate.ON_SQLITE,
+    monitor_rate.ON_POSTGRES,
+    history_stats.FIGURE,
     first_screen.FIGURE,
     client_memory.FIGURE,
 )

@@ -59,7 +59,7 @@ def history(file: Path | None, server: str | None = None) -> str:
         text = os.environ.get("IMAGEINVOKER_HISTORY", "").strip()
         running = running_site()
         if not text and running and server in {None, running.nats_url}:
-            text = getattr(running, "history", "")
+            text = running.history
     if not text:
         raise WrongUseError(
             "Which history? Set IMAGEINVOKER_HISTORY to an ODBC connection string, or give "

@@ -39,10 +39,13 @@ def stats(
 ) -> int:
     """Show how many deployments there were, how they ended, and how long people waited.
 
-    A deployment counts for the day (UTC) on which it was accepted. SUCCESS is the share of those
-    scheduled or rejected that were scheduled and have not failed; those whose jobs somebody removed
-    (WITHDRAWN) do not count. MEDIAN and P95 are the time from the opened portal to the scheduled
-    jobs, right to 5 %.
+    A deployment counts for the day (UTC) on which it was accepted.
+
+    SUCCESS is the share of those scheduled or rejected that have not failed.
+
+    WITHDRAWN are those whose jobs somebody removed; SUCCESS leaves them out.
+
+    MEDIAN and P95 go from the opened portal to the scheduled jobs, to 5 %.
 
     Examples:
 
@@ -61,8 +64,8 @@ def stats(
     until
         Up to, and without, that day; else today is the last.
     site
-        The site. Else IMAGEINVOKER_SITE, else the embedded one, else "main". By site, it is all
-        sites of the history unless one is named.
+        The site. Else IMAGEINVOKER_SITE, else the embedded one, else "main";
+        by site, all sites of the history.
     json
         For programs: a line for each, as JSON; times are seconds.
     """

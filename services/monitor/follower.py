@@ -20,8 +20,8 @@ from nats.aio.msg import Msg
 from bus import subjects
 from bus.connection import Connection, backoff
 from bus.events import Event, event_decoder, one_line
-from bus.problems import Problem
 from bus.waiting import end
+from express.connection import DatabaseUnavailable
 from express.database import WriteConflict
 from services.monitor.history import History, OvertakenError, Place, Totals
 from services.monitor.metrics import HistoryMetrics
@@ -30,7 +30,7 @@ from services.monitor.reading import GapError, Reader, kept, pending, reader
 _LEAVING: Final = 3.0
 """Seconds to hand the history over in."""
 _BUS_FAILURES: Final = (nats.errors.Error, OSError, TimeoutError, GapError)
-_DATABASE_FAILURES: Final = (Problem, WriteConflict)
+_DATABASE_FAILURES: Final = (DatabaseUnavailable, WriteConflict)
 
 
 class Listener(Protocol):
@@ -108,7 +108,8 @@ class Follower:
                 self._log.warning("events cannot be read", error=type(error).__name__)
                 await self._pause()
             except _DATABASE_FAILURES as error:
-                self._log.warning("the history cannot be written", error=str(error))
+                reason = error.reason if isinstance(error, DatabaseUnavailable) else str(error)
+                self._log.warning("the history cannot be written", reason=reason)
                 await self._pause()
             except Exception:  # noqa: BLE001 (whoever reads the log can mend it, and it goes on)
                 self._log.exception("events cannot be applied")

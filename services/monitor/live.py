@@ -188,6 +188,10 @@ class LiveView:
                 self._log.warning("the live view waits", error=type(error).__name__)
                 await asyncio.sleep(backoff(attempt))
                 attempt += 1
+            except Exception:  # noqa: BLE001 (whatever went wrong, it is tried again)
+                self._log.exception("the live view waits")
+                await asyncio.sleep(backoff(attempt))
+                attempt += 1
 
     async def _read_back(self) -> None:
         since = datetime.now(UTC) - _KEPT

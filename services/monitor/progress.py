@@ -86,7 +86,10 @@ class Progress:
         )
         async with contextlib.aclosing(events):
             async for event in events:
-                self._underway.heard(event)
+                try:
+                    self._underway.heard(event)
+                except Exception:  # noqa: BLE001 (one odd event must not end the following)
+                    self._log.exception("an event cannot be followed", id=event.id)
                 if self._underway.deployments:
                     self._something.set()
 

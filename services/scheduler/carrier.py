@@ -166,8 +166,13 @@ class Carrier:
             self._log.debug("a request waits for an earlier one of its machine")
             return _TURN
         self._log.debug("a request is taken", delivery=message.metadata.num_delivered)
-        await tell_accepted(self._events, request)
-        outcome = await self._carry_out(message, request)
+        # Told while it is carried out: the bus has it first, and the database need not wait.
+        telling = asyncio.create_task(tell_accepted(self._events, request))
+        try:
+            outcome = await self._carry_out(message, request)
+        finally:
+            await asyncio.wait({telling})
+            telling.exception()  # or asyncio complains that nobody has looked at it
         self._log.info(
             "request done",
             state=outcome.state,
@@ -179,6 +184,7 @@ class Carrier:
             await self._keep_rejected(message)
         if request.outcome_to:
             await self._site.connection.publish(request.outcome_to, encode(outcome))
+        telling.result()
         await tell_ended(self._events, request, outcome)
         return None
 

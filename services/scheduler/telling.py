@@ -5,7 +5,8 @@ stream. Whoever dies in between is followed by a copy that finds the request don
 events again, which the bus keeps once, since their ids come from the request's.
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from bus.events import Detail, EventLog, Kind
@@ -31,28 +32,45 @@ async def tell_ended(events: EventLog, request: Request, outcome: Outcome) -> No
     Raises:
         NotKeptError: the bus does not keep one of the events.
     """
-    if outcome.problem:
-        details: dict[str, Detail] = {
-            "item": request.item_id,
-            "name": request.computer_name,
-            "problem": outcome.problem.code,
-        }
-        await _tell(events, request, "request_rejected", details)
     done = outcome.computer
+    computer = ComputerRef(id=done.id, name=done.name) if done else None
+    # Sent one after the other, and so kept in this order, but acknowledged together.
+    told = await asyncio.gather(
+        *(
+            _tell(events, request, kind, details, computer)
+            for kind, details in _happened(request, outcome)
+        ),
+        return_exceptions=True,
+    )
+    for each in told:
+        if each is not None:
+            raise each
+
+
+def _happened(request: Request, outcome: Outcome) -> Iterator[tuple[Kind, dict[str, Detail]]]:
+    done = outcome.computer
+    if outcome.problem:
+        yield (
+            "request_rejected",
+            {
+                "item": request.item_id,
+                "name": request.computer_name,
+                "problem": outcome.problem.code,
+            },
+        )
     if not done:
         return
-    computer = ComputerRef(id=done.id, name=done.name)
     if done.created:
-        await _tell(events, request, "computer_created", {}, computer)
+        yield "computer_created", {}
     if done.renamed_from:
-        await _tell(events, request, "computer_renamed", {"from": done.renamed_from}, computer)
+        yield "computer_renamed", {"from": done.renamed_from}
     if outcome.replaced:
-        await _tell(events, request, "jobs_replaced", {"jobs": outcome.replaced}, computer)
+        yield "jobs_replaced", {"jobs": outcome.replaced}
     scheduled: dict[str, Detail] = {"item": request.item_id, "jobs": len(outcome.jobs)}
     if outcome.rows:
         # By these the monitor follows the jobs, and no others, to their end.
         scheduled["first_row"], scheduled["last_row"] = outcome.rows
-    await _tell(events, request, "jobs_scheduled", scheduled, computer)
+    yield "jobs_scheduled", scheduled
 
 
 async def _tell(

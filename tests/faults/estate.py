@@ -10,6 +10,9 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
+import pytest
+
+from bus import subjects
 from bus.connection import BusUnavailableError
 from bus.presence import wait_for_services
 from tests.buses import BusServer
@@ -156,7 +159,14 @@ class Estate:
 
     async def settled(self, seconds: float = 90) -> None:
         """Returns when no request waits any more."""
-        await eventually(self._waiting, lambda count: count == 0, seconds)
+        try:
+            await eventually(self._waiting, lambda count: count == 0, seconds)
+        except AssertionError:
+            stream = self.client.connection.jetstream()
+            carrier = await stream.consumer_info(subjects.REQUESTS, subjects.carrier(self.name))
+            kept = await stream.stream_info(subjects.REQUESTS)
+            waiting = await self.client.waiting()
+            pytest.fail(f"requests wait for ever: {waiting}, {carrier}, {kept.state}")
 
     async def leave(self) -> None:
         """Asks every copy to leave; each must be there, and leave in peace."""

@@ -1,8 +1,8 @@
 """The follower misses nothing and counts nothing twice, whatever dies."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from datetime import timedelta
 
 import pytest
@@ -18,6 +18,7 @@ from express.database import Database
 from services.monitor.follower import Follower, Listener
 from services.monitor.history import History
 from services.monitor.metrics import HistoryMetrics
+from services.monitor.reading import GapError, pending, reader
 from tests.buses import BusServer
 from tests.databases import PostgresServer
 from tests.monitor.history_cases import NOON, SITE, Reference, deployed, event, rollup
@@ -252,29 +253,93 @@ async def test_a_holder_that_slept_finds_that_another_has_gone_on(
     assert set(heard.ids) == {each.id for each in many(0, 10)}
 
 
-async def test_a_database_that_is_down_is_waited_for_while_the_lag_shows(
-    prepared: Connection, postgres: PostgresServer
-) -> None:
+@pytest.fixture
+async def fragile(postgres: PostgresServer) -> AsyncIterator[Database]:
+    """A database of a server that a test may stop, with short time-outs."""
     name = postgres.create()
-    database = Database(postgres.dsn(name), connect_timeout=1, statement_timeout=2)
+    database = Database(postgres.dsn(name), connect_timeout=1, statement_timeout=1)
+    yield database
+    await database.close()
+    postgres.drop(name)
+
+
+@contextmanager
+def hung(server: PostgresServer) -> Iterator[None]:
+    with server.frozen():
+        yield
+
+
+@pytest.mark.parametrize("down", [stopped, hung])
+async def test_a_database_that_is_down_or_hangs_is_waited_for_while_the_lag_shows(
+    prepared: Connection,
+    postgres: PostgresServer,
+    fragile: Database,
+    down: Callable[[PostgresServer], AbstractContextManager[None]],
+) -> None:
     heard = Heard()
-    try:
-        async with following(prepared, database, heard) as copy:
-            await publish(prepared, many(0, 5))
-            await applied(database, many(0, 5))
-            with stopped(postgres):
-                await publish(prepared, many(5, 25))
-                lag = "imageinvoker_monitor_lag_events"
-                await eventually(
-                    lambda: value(int(copy.shown(lag) or 0)), lambda found: found == 100, 20
-                )
-            await applied(database, many(0, 30), 30)
-            await eventually(lambda: value(len(heard.ids)), lambda found: found >= 120)
-            assert heard.ids == [each.id for each in many(0, 30)]
-            await eventually(lambda: value(int(copy.shown(lag) or 0)), lambda found: found == 0)
-    finally:
-        await database.close()
-        postgres.drop(name)
+    lag = "imageinvoker_monitor_lag_events"
+    async with following(prepared, fragile, heard) as copy:
+        await publish(prepared, many(0, 5))
+        await applied(fragile, many(0, 5))
+        with down(postgres):
+            await publish(prepared, many(5, 25))
+            await eventually(
+                lambda: value(int(copy.shown(lag) or 0)), lambda found: found == 100, 20
+            )
+        await applied(fragile, many(0, 30), 30)
+        await eventually(lambda: value(len(heard.ids)), lambda found: found >= 120)
+        assert heard.ids == [each.id for each in many(0, 30)]
+        await eventually(lambda: value(int(copy.shown(lag) or 0)), lambda found: found == 0)
+
+
+async def test_a_database_that_is_not_there_yet_is_waited_for(
+    prepared: Connection, postgres: PostgresServer, fragile: Database
+) -> None:
+    await publish(prepared, many(0, 5))
+    with capture_logs() as logs:
+
+        async def failed() -> int:
+            return sum(line["event"] == "the history cannot be written" for line in logs)
+
+        postgres.stop()
+        try:
+            copy = Copy(prepared, fragile)
+            await copy.follower.start()
+            await eventually(failed, bool)
+        finally:
+            postgres.start()
+        try:
+            await applied(fragile, many(0, 5))
+        finally:
+            await copy.follower.stop()
+
+
+async def test_a_message_that_is_lost_on_its_way_is_noticed(prepared: Connection) -> None:
+    await publish(prepared, many(0, 5))
+    async with reader(prepared, SITE, 0) as events:
+        assert len(await events.batch()) == 20
+        await publish(prepared, many(5, 5))
+        # Somebody else takes one: to the reader it is as if the line had lost it.
+        stream = prepared.jetstream()
+        other = await stream.pull_subscribe_bind(events._name, subjects.EVENTS)
+        assert len(await other.fetch(1)) == 1
+        with pytest.raises(GapError):
+            await events.batch()
+
+
+async def test_a_reader_takes_no_more_at_a_time_than_it_may(prepared: Connection) -> None:
+    await publish(prepared, many(0, 300))
+    async with reader(prepared, SITE, 0) as events:
+        sizes = [len(await events.batch()) for _ in range(4)]
+    assert sizes == [500, 500, 200, 0]
+
+
+async def test_readers_leave_nothing_behind(prepared: Connection) -> None:
+    await publish(prepared, many(0, 1))
+    async with reader(prepared, SITE, 0) as events:
+        await events.batch()
+    assert await pending(prepared, SITE, 1) == 3
+    assert await prepared.jetstream().consumers_info(subjects.EVENTS) == []
 
 
 @pytest.mark.parametrize("ending", ["kill", "stop"])

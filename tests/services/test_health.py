@@ -14,10 +14,12 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Gauge
 
 from bus.connection import Connection
+from express.connection import sqlite_dsn
+from express.database import Database
+from express.schema import create_embedded
 from services.health import Health
 from services.metrics import served
 from tests.buses import BusServer, free_port
-from tests.databases import _create_sample
 from tests.site import eventually
 from tests.watched import ask, read
 
@@ -103,12 +105,14 @@ async def test_a_service_is_not_ready_while_its_database_does_not_answer(
     bus: BusServer, tmp_path: Path
 ) -> None:
     file = tmp_path / "express.db"
-    dsn = f"Driver=SQLite3;Database={file};JournalMode=WAL;Timeout=5000;FKSupport=1"
+    dsn = sqlite_dsn(file)
     menu, scheduler = free_port(), free_port()
     with service("menu", bus, dsn, menu), service("scheduler", bus, dsn, scheduler):
         await says(menu, 503, "the database does not answer")
         await says(scheduler, 503, "the database does not answer")
-        await _create_sample(dsn)
+        database = Database(dsn, create=True)
+        await create_embedded(database, sample=True)
+        await database.close()
         await says(menu, 200, "ready")
         await says(scheduler, 200, "ready")
         seen = await asyncio.to_thread(read, menu)
