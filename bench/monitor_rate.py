@@ -3,7 +3,8 @@
 Real processes: a bus, the monitor as `imageinvoker monitor` runs it, and this one, which publishes
 at that rate. So batches are as small as they are in life; a monitor that catches up takes 500 at a
 time and is faster. What its SQLite does is the monitor's own time; what a PostgreSQL server does
-beside it is said for information. (PostgreSQL runs without fsync, so that no disk slows it.)
+beside it is not counted; it runs without fsync, so that no disk slows it. There is no deployment
+server, for none of these deployments is real.
 """
 
 import asyncio

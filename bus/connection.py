@@ -34,7 +34,8 @@ class Connection(Client):
 
     nats-py 2.16 writes a ping straight to the socket, ahead of what waits in its buffer, so that
     its ``flush`` and ``drain`` may return before a SUB, UNSUB or PUB has left. Queueing the ping
-    behind the buffer mends both.
+    behind the buffer mends both. And it reads no more once the answer comes to a ping for which
+    nobody waits any longer: a ``flush`` that was given up.
     """
 
     def __init__(self) -> None:
@@ -75,6 +76,11 @@ class Connection(Client):
         self._pongs.append(future or asyncio.get_running_loop().create_future())
         await self._send_command(PING_PROTO)
         await self._flush_pending()
+
+    async def _process_pong(self) -> None:
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
 
 
 def backoff(attempt: int) -> float:

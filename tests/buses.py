@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -58,6 +60,20 @@ class BusServer:
                 time.sleep(0.005)
             else:
                 return
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It does not answer meanwhile; connections to it stay."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        # The signal is sent, but each of its threads takes a moment to stop.
+        tasks = Path(f"/proc/{self._process.pid}/task")
+        while any(") T " not in (each / "stat").read_text() for each in tasks.iterdir()):
+            time.sleep(0.001)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """Ends it gently; a server that has ended is left alone."""

@@ -288,3 +288,25 @@ async def test_replies_come_to_the_inbox_that_was_asked_for(bus: BusServer) -> N
     await connection.close()
     with pytest.raises(nats.errors.ConnectionClosedError):
         await connection.publish("gone")
+
+
+async def test_a_flush_that_was_given_up_does_no_harm(
+    bus: BusServer, connection: Connection
+) -> None:
+    with bus.frozen():
+        with pytest.raises((nats.errors.TimeoutError, TimeoutError)):
+            await connection.flush(timeout=0.2)
+        waiting = asyncio.create_task(connection.flush())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait({waiting})
+    await connection.flush(timeout=5)
+    inbox = connection.new_inbox()
+    heard = asyncio.Event()
+
+    async def hear(_message: Msg) -> None:
+        heard.set()
+
+    await connection.subscribe(inbox, cb=hear)
+    await connection.publish(inbox, b"still there")
+    await asyncio.wait_for(heard.wait(), 5)

@@ -48,16 +48,27 @@ class Copy(ServiceProcess):
     ) -> None:
         super().__init__(service, url, site, dsn, folder)
         self._environment |= {"IMAGEINVOKER_HISTORY": history}
+        self._served = 0
+
+    def start(self) -> None:
+        self._served = self._times_serving()
+        super().start()
 
     def crash(self) -> None:
         """Dies at once, and is started again, as a supervisor does."""
-        assert self.alive(), self.log.read_text()[-4000:]
+        self.supervise()
         self.kill()
         self.start()
 
-    def alive(self) -> bool:
-        """Whether it has not ended by itself."""
-        return self._process is not None and self._process.poll() is None
+    def supervise(self) -> None:
+        """Starts it again if it has ended, which it may before it serves: the bus may have died."""
+        if self._process is not None and self._process.poll() is not None:
+            said = self.log.read_text()[-4000:]
+            assert self._times_serving() == self._served, f"ended by itself: {said}"
+            self.start()
+
+    def _times_serving(self) -> int:
+        return self.log.read_text().count('"event": "serving"') if self.log.exists() else 0
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -142,6 +153,13 @@ class Estate:
         self.copies = copies
         self.client = client
 
+    async def supervise(self) -> None:
+        """Starts what has ended by itself, for ever."""
+        while True:
+            for each in self.copies:
+                each.supervise()
+            await asyncio.sleep(0.2)
+
     def of(self, service: str) -> list[Copy]:
         """The copies of one service."""
         return [each for each in self.copies if each.log.name == f"{service}.log"]
@@ -172,7 +190,6 @@ class Estate:
         """Asks every copy to leave; each must be there, and leave in peace."""
         await self.answers()
         for each in self.copies:
-            assert each.alive(), f"{each.log} has ended by itself: {each.log.read_text()[-4000:]}"
             each.terminate()
         ends = await asyncio.gather(*(each.status() for each in self.copies))
         assert set(ends) == {0}, ends

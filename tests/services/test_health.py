@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -45,18 +44,6 @@ def service(name: str, bus: BusServer, dsn: str, port: int) -> Iterator[None]:
         process.wait(20)
 
 
-@contextmanager
-def hanging(bus: BusServer) -> Iterator[None]:
-    """The bus neither answers nor closes a connection meanwhile."""
-    process = bus._process
-    assert process is not None
-    process.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGCONT)
-
-
 async def says(port: int, status: int, text: str, path: str = "/readyz") -> None:
     """Returns when this is the answer."""
 
@@ -94,7 +81,7 @@ async def test_a_bus_that_hangs_for_a_while_is_named_and_the_service_goes_on_wit
     port = free_port()
     with service("auth", bus, "", port):
         await says(port, 200, "ready")
-        with hanging(bus):
+        with bus.frozen():
             await says(port, 503, "the bus does not answer")
         # Late answers, of which some were given up, end no connection.
         await says(port, 200, "ready")
