@@ -91,6 +91,10 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
 event_decoder = decoder(Event)
 
 
+class LostError(nats.errors.Error):
+    """An event was lost on its way, as the line broke in a pull; it still stands in the stream."""
+
+
 class NotKeptError(Exception):
     """The bus could not keep an event."""
 
@@ -305,6 +309,7 @@ async def _consumed(
     pulling = await stream.pull_subscribe_bind(made.name, subjects.EVENTS)
     try:
         pending = left = made.num_pending or 0
+        delivered = 0
         if not left:
             yield None
         while left or follow:
@@ -320,6 +325,9 @@ async def _consumed(
                     yield None
                 continue
             for message in batch:
+                delivered += 1
+                if message.metadata.sequence.consumer != delivered:
+                    raise LostError
                 yield message
                 pending = message.metadata.num_pending
                 if left:

@@ -31,7 +31,8 @@ KINDS: list[Dialect] = ["sqlite", "postgres", *(["mssql"] if MSSQL else [])]  # 
 
 _TABLES = (
     "event_schedule", "nics", "hardware", "computer", "computer_group", "event", "event_folder",
-    "ii_request", "ii_lock",
+    "ii_request", "ii_lock", "ii_monitor", "ii_heard", "ii_opening", "ii_deployment", "ii_rollup",
+    "ii_total",
 )  # fmt: skip
 
 
