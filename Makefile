@@ -1,6 +1,6 @@
 # What can be done with this repository; `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench pictures documents lock
+.PHONY: help setup demo test check soak bench pictures documents lock
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -41,6 +41,9 @@ check: setup ## lint, format, types, generated documents, who may import whom
 
 test: check ## everything that `check` does, and every test
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+soak: setup ## kill, freeze and fill the parts of a site for long, while 200 machines go through it
+	IMAGEINVOKER_FAULT_MACHINES=200 IMAGEINVOKER_FAULT_ROUNDS=5 $(BIN)/pytest -n $(WORKERS) -s tests/faults
 
 bench: setup ## every figure, or one: make bench FIGURE=show_rate
 	@$(BIN)/python -m bench $(FIGURE)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Final
@@ -114,11 +114,27 @@ async def _serve_until_told(
         connection = await connect(server, f"{name}-{site}", report=report)
         stack.push_async_callback(_close, connection)
         _watch(connection, name, site, registry, health)
-        await _prepare(connection, report)
-        options = LiveOptions(connection, site, changed)
-        stack.push_async_callback(options.stop)
-        await options.start()
-        await stack.enter_async_context(program(Site(site, connection, options, registry, health)))
+        attempt = 0
+        while True:
+            # What a program counts is its own, and goes with it if it cannot start.
+            counted = CollectorRegistry()
+            async with AsyncExitStack() as started:
+                try:
+                    await prepare(connection.jetstream())
+                    options = LiveOptions(connection, site, changed)
+                    started.push_async_callback(options.stop)
+                    await options.start()
+                    await started.enter_async_context(
+                        program(Site(site, connection, options, counted, health))
+                    )
+                except (nats.errors.Error, TimeoutError) as error:
+                    await report(error)
+                else:
+                    registry.register(counted)
+                    stack.push_async_callback(started.pop_all().aclose)
+                    return
+            await asyncio.sleep(backoff(attempt))
+            attempt += 1
 
     async with health.answered():
         async with AsyncExitStack() as stack:
@@ -149,21 +165,6 @@ async def _sign_of_life(connection: Connection) -> None:
         raise nats.errors.ConnectionClosedError
     # A question, since nats-py 2.16 stops reading when the answer to a ping comes too late.
     await connection.jetstream().key_value(subjects.OPTIONS)
-
-
-async def _prepare(
-    connection: Connection, report: Callable[[Exception], Coroutine[None, None, None]]
-) -> None:
-    attempt = 0
-    while True:
-        try:
-            await prepare(connection.jetstream())
-        except (nats.errors.Error, TimeoutError) as error:
-            await report(error)
-            await asyncio.sleep(backoff(attempt))
-            attempt += 1
-        else:
-            return
 
 
 async def _close(connection: Connection) -> None:

@@ -34,6 +34,8 @@ _PULL: Final = 30.0
 _TURN: Final = 0.2
 """Seconds that a request waits while an earlier one of its machine is under way."""
 _LONGEST_WAIT: Final = 30.0
+_REMEMBERED: Final = 1000
+"""Requests whose failed attempts are remembered."""
 _BUGGED: Final = 8
 """Failures for no known reason after which a request is rejected."""
 
@@ -60,6 +62,7 @@ class Carrier:
         self._workers: list[asyncio.Task[None]] = []
         self._fetching: set[asyncio.Task[list[Msg]]] = set()
         self._failures: Counter[int] = Counter()
+        self._delays: Counter[int] = Counter()
         self._stopping = asyncio.Event()
         self._log = structlog.get_logger("scheduler").bind(site=site.name)
         site.connection.on_reconnect(self._fetch_anew)
@@ -126,11 +129,14 @@ class Carrier:
 
     async def _see_through(self, message: Msg) -> None:
         beating = asyncio.create_task(_beat(message))
-        delay: float | None = _pause(message)
+        number = message.metadata.sequence.stream
+        delay: float | None = None
+        failed = True
         try:
             delay = await self._attend(message)
+            failed = False
         except WriteConflict:
-            delay = _TURN
+            delay, failed = _TURN, False
         except Problem as problem:
             self._log.warning("a request waits", subject=message.subject, why=str(problem))
         except (nats.errors.Error, NotKeptError, TimeoutError) as error:
@@ -139,11 +145,23 @@ class Carrier:
             self._log.exception("a request failed", delivery=message.metadata.num_delivered)
         finally:
             beating.cancel()
+        if failed:
+            delay = self._pause(number)
+        elif delay is None:
+            self._delays.pop(number, None)
         with contextlib.suppress(nats.errors.Error, TimeoutError):
             if delay is None:
                 await message.ack_sync()
             else:
                 await message.nak(delay=delay)
+
+    def _pause(self, number: int) -> float:
+        """Seconds that a request waits after an attempt that failed, longer each time."""
+        if len(self._delays) > _REMEMBERED:
+            # Other copies have seen these through.
+            self._delays.clear()
+        self._delays[number] += 1
+        return min(_LONGEST_WAIT, 0.5 * 2.0 ** min(self._delays[number], 8))
 
     async def _attend(self, message: Msg) -> float | None:
         """Sees a request through; None when that is done, else the seconds to wait.
@@ -241,10 +259,6 @@ def _read(message: Msg) -> Request | None:
     except (ValueError, RecursionError, Problem):
         return None
     return request if machine == subjects.machine_of(message.subject) else None
-
-
-def _pause(message: Msg) -> float:
-    return min(_LONGEST_WAIT, 0.5 * 2.0 ** min(message.metadata.num_delivered, 8))
 
 
 async def _beat(message: Msg) -> None:

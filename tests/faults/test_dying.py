@@ -12,6 +12,7 @@ from nats.aio.msg import Msg
 
 from bus import subjects
 from bus.messages import Request, decoder
+from bus.waiting import end
 from express.connection import sqlite_dsn
 from express.dialects import Dialect
 from tests.faults.conftest import Size
@@ -88,6 +89,7 @@ async def test_whoever_dies_each_accepted_request_is_carried_out_once_and_told_o
     )
     async with estate(bus, name, dsn, tmp_path, history=history.dsn) as site:
         before = Before.of(site.express)
+        supervising = asyncio.create_task(site.supervise())
         for round_ in range(size.rounds):
             faults = [crash_of(each, site, chance) for each in (*SERVICES, "monitor")]
             faults += [crash_of("scheduler", site, chance), site.restart_bus]
@@ -108,5 +110,6 @@ async def test_whoever_dies_each_accepted_request_is_carried_out_once_and_told_o
         failing = run_jobs(site.express, chance)
         await crash_of("monitor", site, chance)()
         await followed(site, history)
+        await end(supervising)
         await site.leave()
         await reckon_monitor(site, history, failing)
