@@ -26,8 +26,10 @@ from services.running import Site
 from services.scheduler.carrying import carry_out, reject
 from services.scheduler.telling import tell_accepted, tell_ended
 
-WORKERS: Final = 4
-"""Requests that one copy carries out side by side; each takes a connection to the database."""
+WORKERS: Final = 8
+"""Requests that one copy sees through side by side: carried out, told of, acknowledged."""
+AT_ONCE: Final = 4
+"""Requests among them that are carried out; each takes a connection to the database."""
 ACK_WAIT: Final = 10.0
 """Seconds after which a request whose carrier fell silent is given to another."""
 _PULL: Final = 30.0
@@ -59,6 +61,7 @@ class Carrier:
         self._admission = admission
         self._events = events
         self._stream: JetStreamContext = site.connection.jetstream()
+        self._turns = asyncio.Semaphore(AT_ONCE)
         self._workers: list[asyncio.Task[None]] = []
         self._fetching: set[asyncio.Task[list[Msg]]] = set()
         self._failures: Counter[int] = Counter()
@@ -209,14 +212,15 @@ class Carrier:
     async def _carry_out(self, message: Msg, request: Request) -> Outcome:
         number = message.metadata.sequence.stream
         try:
-            outcome = await carry_out(
-                self._database,
-                self._layouts,
-                request,
-                self._site.options.current,
-                # By the rules as they are now, not as they were when it was accepted.
-                self._admission.rights(request.protection, request.technician),
-            )
+            async with self._turns:
+                outcome = await carry_out(
+                    self._database,
+                    self._layouts,
+                    request,
+                    self._site.options.current,
+                    # By the rules as they are now, not as they were when it was accepted.
+                    self._admission.rights(request.protection, request.technician),
+                )
         except WriteConflict:
             raise
         except Problem as problem:
