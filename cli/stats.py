@@ -16,7 +16,8 @@ from bus.subjects import DEFAULT_SITE, valid_site
 from cli.embedded import running_site
 from cli.fail import DONE, CommandError, NoServerError, WrongUseError
 from cli.moments import moment
-from cli.monitor import HistoryFile, history
+from cli.monitor import HistoryFile
+from cli.target import history
 from express.connection import DatabaseUnavailable
 from express.database import Database
 from services.monitor.statistics import By, Statistic, statistics

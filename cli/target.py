@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -61,27 +61,42 @@ def find(target: Target | None) -> Address:
 
 
 def database(file: Path | None, server: str | None = None) -> str:
-    """The ODBC connection string: in a file, else in IMAGEINVOKER_DATABASE; never an argument.
+    """The ODBC connection string of the deployment server's database.
 
-    Else the embedded site's, unless ``server`` is another bus than its own.
+    It stands in a file, else in IMAGEINVOKER_DATABASE, never in an argument. Else it is the
+    embedded site's, unless ``server`` is another bus than its own.
 
     Raises:
         WrongUseError: there is none.
     """
+    return _told("database", file, server)
+
+
+def history(file: Path | None, server: str | None = None) -> str:
+    """The ODBC connection string of the history, from where `database` has its own.
+
+    Raises:
+        WrongUseError: there is none.
+    """
+    return _told("history", file, server)
+
+
+def _told(name: Literal["database", "history"], file: Path | None, server: str | None) -> str:
+    variable = f"IMAGEINVOKER_{name.upper()}"
     if file:
         try:
             text = file.read_text(encoding="utf-8").strip()
         except OSError as error:
             raise WrongUseError(f"{file} cannot be read: {error.strerror}") from error
     else:
-        text = os.environ.get("IMAGEINVOKER_DATABASE", "").strip()
+        text = os.environ.get(variable, "").strip()
         running = running_site()
         if not text and running and server in {None, running.nats_url}:
-            text = running.database
+            text = running.database if name == "database" else running.history
     if not text:
         raise WrongUseError(
-            "Which database? Set IMAGEINVOKER_DATABASE to an ODBC connection string, or give "
-            "--database-file with a file that holds it. (It may hold a password, so it is never "
+            f"Which {name}? Set {variable} to an ODBC connection string, or give "
+            f"--{name}-file with a file that holds it. (It may hold a password, so it is never "
             "an argument.)"
         )
     return text
