@@ -276,6 +276,8 @@ async def test_an_idle_scheduler_takes_requests_at_once_when_the_bus_is_back(
 ) -> None:
     async with asker(bus.url, name) as client, running(bus.url, name, scheduler(dsn)):
         assert (await client.schedule(STAFF_0117, LAPTOP)).state == "scheduled"
+        # It is answered before all of it is told; only then the scheduler is idle.
+        await eventually(client.waiting, lambda found: not found)
         bus.stop()
         bus.start()
         async with asyncio.timeout(10):
