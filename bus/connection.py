@@ -84,11 +84,16 @@ class Connection(Client):
 
 
 def backoff(attempt: int) -> float:
+    """Seconds to wait before attempt number ``attempt`` (from 0) to reach somebody who is away."""
+    return jittered(attempt, _FIRST_DELAY, _LONGEST_DELAY)
+
+
+def jittered(attempt: int, first: float, longest: float) -> float:
     """Seconds to wait before attempt number ``attempt`` (from 0): doubling, bounded, with jitter.
 
     Full jitter spreads a crowd best (AWS Architecture Blog, "Exponential Backoff And Jitter").
     """
-    limit = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(attempt, 10))
+    limit = min(longest, first * 2 ** min(attempt, 10))
     return random.uniform(limit / 4, limit)  # noqa: S311 (no secret)
 
 

@@ -33,7 +33,12 @@ from services.auth.controllers import (
     Nameserver,
     UnavailableError,
 )
-from services.auth.ways import DirectoryUnavailable, SignInRefused
+from services.auth.ways import (
+    LONGEST_NAME,
+    LONGEST_PASSWORD,
+    DirectoryUnavailable,
+    SignInRefused,
+)
 
 BUDGET: Final = 2.5
 """Seconds that a sign-in may take, with all controllers that are tried."""
@@ -45,8 +50,6 @@ _TALK: Final = 1.4
 _CONVERSATIONS: Final = 8
 """How many conversations run at once; more wait for their turn."""
 _SIDS_AT_ONCE: Final = 50
-_LONGEST_NAME: Final = 256
-_LONGEST_PASSWORD: Final = 1024
 
 Reason = Literal[
     "malformed",
@@ -340,7 +343,7 @@ def refusal(message: str) -> Reason:
 
 def _secret(password: str) -> bytes:
     """The password as it is sent. An empty one would make an anonymous bind of it, with success."""
-    if not password or "\0" in password or len(password) > _LONGEST_PASSWORD:
+    if not password or "\0" in password or len(password) > LONGEST_PASSWORD:
         raise SignInRefused("malformed")
     try:
         return password.encode()
@@ -377,7 +380,7 @@ def bind_name(username: str, settings: DirectorySettings) -> str:
         SignInRefused: ``malformed``, or ``other_realm``.
     """
     domain, account, realm = _parts(username)
-    if not username.isprintable() or len(username) > _LONGEST_NAME or not account:
+    if not username.isprintable() or len(username) > LONGEST_NAME or not account:
         raise SignInRefused("malformed")
     if domain is not None and (not domain or realm is not None or "\\" in account):
         raise SignInRefused("malformed")

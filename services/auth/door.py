@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 import nats.errors
@@ -14,7 +14,7 @@ from msgspec import Struct
 from bus.caller import Caller
 from bus.events import Detail, EventLog, Kind, NotKeptError
 from bus.messages import Details, Login, Protection, Session
-from bus.options import Options
+from bus.option_store import LiveOptions
 from bus.problems import Problem
 from bus.service import RETRY_AFTER
 from bus.sessions import Claims, Signer
@@ -22,21 +22,17 @@ from bus.technicians import Technician
 from services.auth.lockout import Scope
 from services.auth.metrics import LoginMetrics
 from services.auth.tries import Lock, LockedOut, Tries
-from services.auth.ways import DirectoryUnavailable, SignInRefused, WayIn
+from services.auth.ways import (
+    LONGEST_NAME,
+    LONGEST_PASSWORD,
+    DirectoryUnavailable,
+    SignInRefused,
+    WayIn,
+)
 
 STEP: Final = 0.25
 """Seconds. A refusal is answered when a whole number of steps has passed since the question, so
 that the time it takes does not tell whether there is such an account."""
-
-LONGEST_PASSWORD: Final = 1024
-LONGEST_USERNAME: Final = 256
-
-
-class CurrentOptions(Protocol):
-    """Options that may change."""
-
-    @property
-    def current(self) -> Options: ...
 
 
 class Visitor(Struct, frozen=True):
@@ -54,7 +50,7 @@ class Door:
 
     def __init__(
         self,
-        options: CurrentOptions,
+        options: LiveOptions,
         ways: Mapping[Protection, WayIn],
         tries: Tries,
         signer: Signer,
@@ -190,7 +186,7 @@ def _require_sense(username: str | None, password: str) -> None:
         raise SignInRefused("empty")
     if "\0" in password + (username or ""):
         raise SignInRefused("malformed")
-    if len(password) > LONGEST_PASSWORD or len(username or "") > LONGEST_USERNAME:
+    if len(password) > LONGEST_PASSWORD or len(username or "") > LONGEST_NAME:
         raise SignInRefused("too long")
 
 

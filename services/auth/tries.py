@@ -16,11 +16,12 @@ from typing import Final, TypeVar
 from msgspec import Struct
 from nats.js.kv import KeyValue
 
+from bus.connection import jittered
 from bus.messages import Details
 from bus.problems import Problem
 from bus.service import RETRY_AFTER
 from services.auth.lockout import Count, Limits, Scope, current, fail, take, withdraw
-from services.auth.try_store import SCOPES, TIMEOUT, Change, Place, Rule, TryStore, pause
+from services.auth.try_store import SCOPES, TIMEOUT, Change, Place, Rule, TryStore
 
 PATIENCE: Final = 2.0
 """Seconds that a try waits for undecided ones before it is turned away."""
@@ -82,7 +83,7 @@ class Tries:
             taken = await self._take(places)
             if taken or loop.time() >= end:
                 break
-            await asyncio.sleep(pause(attempt, 0.02, 0.2))
+            await asyncio.sleep(jittered(attempt, 0.02, 0.2))
         if not taken:
             raise Problem("overloaded", details=Details(retry_after=RETRY_AFTER))
         return taken

@@ -7,7 +7,6 @@ copy do not race: whoever has the turn applies the rules of all who wait, in one
 import asyncio
 import contextlib
 import itertools
-import random
 import re
 from collections.abc import AsyncGenerator, Callable
 from typing import Final
@@ -20,6 +19,7 @@ from msgspec import Struct
 from nats.js.kv import KeyValue
 
 from bus import subjects
+from bus.connection import jittered
 from bus.messages import decoder, encode
 from bus.problems import Problem
 from bus.technicians import key_of
@@ -158,7 +158,7 @@ class TryStore:
                 break
             except nats.js.errors.KeyWrongLastSequenceError:
                 seen = None
-                await asyncio.sleep(pause(attempt, 0.002, 0.05))
+                await asyncio.sleep(jittered(attempt, 0.002, 0.05))
         for wish, (before, after) in zip(wishes, itertools.pairwise(counts), strict=True):
             wish.result = Change(wish.place, before, after, latest)
 
@@ -179,7 +179,7 @@ class TryStore:
         return Seen(self._decode(place.key, entry.value) or none, entry.revision or 0)
 
     async def forget(self, place: Place) -> None:
-        """TryStore anew from nothing."""
+        """Counts anew from nothing."""
         await self._bucket.delete(place.key)
 
     async def all(self) -> AsyncGenerator[tuple[Scope, Count], None]:
@@ -218,9 +218,3 @@ class TryStore:
             self._junk.add(key)
             self._log.error("counted tries cannot be read; counting begins anew", key=key)
         return None
-
-
-def pause(attempt: int, first: float, longest: float) -> float:
-    """Seconds to wait before the next attempt (from 0): doubling, bounded, with jitter."""
-    limit = min(longest, first * 2 ** min(attempt, 10))
-    return random.uniform(limit / 4, limit)  # noqa: S311 (no secret)

@@ -1,8 +1,13 @@
 """What every way of signing in has in common."""
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from bus.technicians import Technician
+
+LONGEST_NAME: Final = 256
+"""Characters of a user name, as it is typed."""
+LONGEST_PASSWORD: Final = 1024
+"""Characters of a password."""
 
 
 class SignInRefused(Exception):

@@ -96,7 +96,9 @@ class SmallDisk:
             stdout=subprocess.PIPE,
         )
         assert self._holder.stdout is not None
-        assert self._holder.stdout.readline() == b"mounted\n", "no file system can be mounted here"
+        if self._holder.stdout.readline() != b"mounted\n":
+            self.remove()
+            raise AssertionError("no file system can be mounted here")
         self.within: Final = [
             "nsenter", f"--target={self._holder.pid}", "--mount",
             *(["--user", "--preserve-credentials"] if own_user else []),
