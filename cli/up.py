@@ -20,6 +20,7 @@ from bus.subjects import valid_site
 from bus.waiting import unless
 from cli.embedded import Ready, announced, default_folder
 from cli.fail import CommandError, WrongUseError
+from cli.ports import HOST, held_port, port_of
 from cli.supervisor import Supervisor
 from express.connection import sqlite_dsn
 from express.database import Database
@@ -27,7 +28,6 @@ from express.schema import create_embedded
 
 SERVICES: Final = ("menu", "auth", "scheduler", "monitor")
 _ANSWERS_WITHIN: Final = 60.0
-_HOST: Final = "127.0.0.1"
 
 _BUS: Final = """\
 # Written anew by each `imageinvoker up`.
@@ -82,12 +82,15 @@ async def _run(folder: Path, port: int, site: str, sample: bool) -> int:
     told = asyncio.Event()
     for each in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(each, told.set)
-    with _taken(folder), (folder / "log").open("ab") as log:
+    with _taken(folder), (folder / "log").open("ab") as log, contextlib.ExitStack() as held:
         dsn = await _prepare_database(folder, sample)
-        port = _free_port(port)
-        metrics = {service: f"{_HOST}:{_free_port(0)}" for service in SERVICES}
+        # Also what is started anew finds its port free.
+        port = port_of(held.enter_context(_held_port(port)))
+        metrics = {
+            service: f"{HOST}:{port_of(held.enter_context(held_port()))}" for service in SERVICES
+        }
         ready = Ready(
-            nats_url=f"nats://{_HOST}:{port}",
+            nats_url=f"nats://{HOST}:{port}",
             site=site,
             database=dsn,
             history=sqlite_dsn(folder / "history.db"),
@@ -141,16 +144,13 @@ async def _prepare_database(folder: Path, sample: bool) -> str:
     return dsn
 
 
-def _free_port(port: int) -> int:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except OSError as error:
-            raise CommandError(
-                f"Port {port} is taken; `--port 0` takes a free one, and the other commands find it"
-            ) from error
-        return int(probe.getsockname()[1])
+def _held_port(port: int) -> socket.socket:
+    try:
+        return held_port(port)
+    except OSError as error:
+        raise CommandError(
+            f"Port {port} is taken; `--port 0` takes a free one, and the other commands find it"
+        ) from error
 
 
 def _start(
@@ -159,7 +159,7 @@ def _start(
     configuration = folder / "nats.conf"
     configuration.write_text(
         _BUS.format(
-            host=_HOST, port=port, site=ready.site, folder=json.dumps(str(folder / "jetstream"))
+            host=HOST, port=port, site=ready.site, folder=json.dumps(str(folder / "jetstream"))
         ),
         encoding="utf-8",
     )

@@ -11,15 +11,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from cli.ports import held_port, port_of
+
 _START_TIMEOUT: Final = 10.0
 _STOP_TIMEOUT: Final = 10.0
 
 
 def free_port() -> int:
-    """A TCP port of the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of 127.0.0.1 where nobody listens; nobody else gets it while this process lives.
+
+    A server that says SO_REUSEADDR, as all here do, may listen there.
+    """
+    holder = held_port()
+    port = port_of(holder)
+    holder.detach()
+    return port
 
 
 class BusServer:
