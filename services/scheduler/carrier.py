@@ -26,7 +26,7 @@ from services.running import Site
 from services.scheduler.carrying import carry_out, reject
 from services.scheduler.telling import tell_accepted, tell_ended
 
-WORKERS: Final = 8
+WORKERS: Final = 16
 """Requests that one copy sees through side by side: carried out, told of, acknowledged."""
 AT_ONCE: Final = 4
 """Requests among them that are carried out; each takes a connection to the database."""
