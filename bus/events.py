@@ -293,7 +293,10 @@ async def _messages(
         except (nats.errors.Error, OSError, TimeoutError) as error:
             if not follow:
                 raise
-            log.warning("events cannot be read", error=type(error).__name__)
+            if not attempt:
+                # Once: whoever follows at a terminal waits in front of it.
+                why = type(error).__name__
+                log.warning("events cannot be read now; this goes on when they can", error=why)
         else:
             return
         await asyncio.sleep(backoff(attempt))

@@ -289,6 +289,23 @@ async def test_who_follows_sees_what_was_there_and_then_what_comes_also_over_a_r
     assert await readers(connection) == 0
 
 
+async def test_who_follows_hears_once_that_events_cannot_be_read_however_often_it_is_tried(
+    connection: Connection,
+) -> None:
+    tries = await connection.subscribe("$JS.API.CONSUMER.CREATE.>")
+
+    async def follow() -> None:
+        async for _ in read(connection, "main", follow=True):
+            pass
+
+    with capture_logs() as lines:
+        following = asyncio.create_task(follow())
+        for _ in range(3):
+            await tries.next_msg(20)
+        await end(following)
+    assert [line["log_level"] for line in lines] == ["warning"]
+
+
 async def test_who_follows_an_empty_stream_has_caught_up_at_once(
     connection: Connection, log: EventLog
 ) -> None:
