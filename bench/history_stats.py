@@ -67,8 +67,8 @@ async def _fill(database: Database, say: Say) -> None:
     rows = [(key, SITE, *cell, *counts) for key, (cell, counts) in enumerate(cells.items())]
     columns = ("rollup_key", "site", *Cell._fields, *Counts._fields)
     async with database.transaction() as tx:
-        await tx.insert("ii_rollup", columns, rows)
-        await tx.execute("ANALYZE ii_rollup")
+        tx.insert("ii_rollup", columns, rows)
+        tx.execute("ANALYZE ii_rollup")
     say(f"{_EVENTS:,} events of {count:,} deployments, {len(rows):,} rows of roll-ups")
 
 
@@ -93,7 +93,7 @@ async def _time(database: Database, by: By, since: date, until: date) -> float:
     for _ in range(_TRIES):
         began = time.perf_counter()
         async with database.transaction() as tx:
-            await statistics(tx, by, since, until, SITE)
+            statistics(tx, by, since, until, SITE)
         times.append(time.perf_counter() - began)
     return measures.median(times)
 

@@ -58,7 +58,7 @@ async def _compare(dsn: str, say: Say) -> float:
                 rules = Rules(tag="(MI)", root_folder=None, menu_type=kind)
                 began = time.perf_counter()
                 async with database.transaction() as transaction:
-                    rows = await read_menu_rows(transaction, rules.tag)
+                    rows = read_menu_rows(transaction, rules.tag)
                 read = time.perf_counter() - began
                 answer = Edition(rows, rules).build(ALL_RIGHTS).fresh
                 built = time.perf_counter() - began

@@ -21,18 +21,19 @@ from cli.deployable import (
     Deployable,
     NoDatabaseError,
     Source,
+    asked,
     find_folder,
     read_names,
-    reading,
     told_target,
 )
 from cli.explanation import Explanation, Named, because, named, table, text, unknown
 from cli.fail import DONE, WRONG, WrongUseError
 from cli.running import talk
 from cli.target import Address, Target, find
+from express.database import Transaction
 from express.jobs import read_all_jobs, read_folders
 from express.rights import explain as explain_items
-from express.tree import JobTree, natural_key
+from express.tree import Folder, Job, JobTree, natural_key
 
 app = App(
     name="access",
@@ -166,8 +167,7 @@ def remove(
         what = told_target(told)
         if what is None:
             options = await _options(connection, address)
-            async with reading(source) as transaction:
-                what = await find_folder(transaction, options.tag, told)
+            what = await asked(source, lambda tx: find_folder(tx, options.tag, told))
         store = await AccessStore.open(connection, address.site)
         done = []
         for each in who:
@@ -238,11 +238,12 @@ def explain(
         kept = await (await AccessStore.open(connection, address.site)).read()
         seen = known or Technician(name=user)
         technician = Technician(name=seen.name, groups=(*seen.groups, *group))
-        async with reading(source) as transaction:
-            names = await read_names(
-                transaction, options.tag, (rule.what for rule in kept.in_force)
-            )
-            jobs, folders = await read_all_jobs(transaction), await read_folders(transaction)
+
+        def read(tx: Transaction) -> tuple[Deployable, list[Job], list[Folder]]:
+            names = read_names(tx, options.tag, (rule.what for rule in kept.in_force))
+            return names, read_all_jobs(tx), read_folders(tx)
+
+        names, jobs, folders = await asked(source, read)
         tree = JobTree(jobs, folders, options.tag, options.root_folder)
         judge = Judge(kept.in_force, technician, options.administrators)
         items = sorted(explain_items(tree, judge), key=lambda each: natural_key(each.item.title))
@@ -325,26 +326,28 @@ async def _existing(told: str, options: Options, source: Source) -> tuple[str, D
         NoDatabaseError: it is a path, and there is no database to look it up.
     """
     what = told_target(told)
+
+    def read(tx: Transaction) -> tuple[str, Deployable]:
+        found = find_folder(tx, options.tag, told) if what is None else what
+        return found, read_names(tx, options.tag, (found,))
+
     try:
-        async with reading(source) as transaction:
-            if what is None:
-                what = await find_folder(transaction, options.tag, told)
-            names = await read_names(transaction, options.tag, (what,))
+        found, names = await asked(source, read)
     except NoDatabaseError as error:
         if what is None:
             raise
         if what != EVERYTHING:
             sys.stderr.write(f"{what} is taken as it is, without a look at the database: {error}\n")
         return what, None
-    if names.name(what) is None:
-        raise WrongUseError(f"There is no {what} in the deployment server's database.")
-    return what, names
+    if names.name(found) is None:
+        raise WrongUseError(f"There is no {found} in the deployment server's database.")
+    return found, names
 
 
 async def _names(source: Source, options: Options, rules: Sequence[Rule]) -> Deployable | None:
     try:
-        async with reading(source) as transaction:
-            return await read_names(transaction, options.tag, (rule.what for rule in rules))
+        wanted = [rule.what for rule in rules]
+        return await asked(source, lambda tx: read_names(tx, options.tag, wanted))
     except NoDatabaseError as error:
         sys.stderr.write(f"Names of folders and jobs are not shown: {error}\n")
         return None

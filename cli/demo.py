@@ -93,7 +93,7 @@ def _wait(site: "subprocess.Popen[bytes]", ready_file: Path, folder: Path) -> Re
 async def _pending(dsn: str) -> list[tuple[str, str]]:
     database = Database(dsn, size=1)
     try:
-        async with database.transaction() as transaction:
-            return [(str(row[0]), str(row[1])) for row in await transaction.fetch(_PENDING)]
+        rows = await database.transact(lambda transaction: transaction.fetch(_PENDING))
+        return [(str(row[0]), str(row[1])) for row in rows]
     finally:
         await database.close()

@@ -1,10 +1,9 @@
 """What access rules speak of, as the deployment server's database knows it: folders and jobs."""
 
 import re
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import pyodbc
 
@@ -18,6 +17,7 @@ from express.jobs import LARGEST_ID, read_folders, read_job
 from express.tree import Job, JobTree, one_line
 
 _ID: Final = re.compile(r"(job|folder):(0|-?[1-9][0-9]{0,18})\Z", re.IGNORECASE)
+_T = TypeVar("_T")
 _KIND: Final = re.compile(r"(?:job|folder):", re.IGNORECASE)
 
 
@@ -58,9 +58,8 @@ class Source(NamedTuple):
     server: str
 
 
-@asynccontextmanager
-async def reading(source: Source) -> AsyncIterator[Transaction]:
-    """A transaction to read the deployment server's database with.
+async def asked(source: Source, question: Callable[[Transaction], _T]) -> _T:
+    """What the deployment server's database answers.
 
     Raises:
         NoDatabaseError: none is known, or it cannot be reached.
@@ -74,8 +73,7 @@ async def reading(source: Source) -> AsyncIterator[Transaction]:
         raise NoDatabaseError(str(error)) from error
     connected = Database(dsn, size=1)
     try:
-        async with connected.transaction() as transaction:
-            yield transaction
+        return await connected.transact(question)
     except DatabaseUnavailable as error:
         raise NoDatabaseError(f"The database cannot be reached: {error.reason}") from error
     except (Problem, pyodbc.Error) as error:
@@ -84,24 +82,24 @@ async def reading(source: Source) -> AsyncIterator[Transaction]:
         await connected.close()
 
 
-async def read_names(tx: Transaction, tag: str, targets: Iterable[str]) -> Deployable:
+def read_names(tx: Transaction, tag: str, targets: Iterable[str]) -> Deployable:
     """The names of all folders, and of those jobs that targets of rules name."""
-    folders = await read_folders(tx)
+    folders = read_folders(tx)
     jobs = [
-        await read_job(tx, number)
+        read_job(tx, number)
         for kind, _, text in (target.partition(":") for target in targets)
         if kind == "job" and abs(number := int(text)) <= LARGEST_ID
     ]
     return Deployable(JobTree((), folders, tag, None), filter(None, jobs))
 
 
-async def find_folder(tx: Transaction, tag: str, path: str) -> str:
+def find_folder(tx: Transaction, tag: str, path: str) -> str:
     """The target of the one folder with this path.
 
     Raises:
         WrongUseError: there is none, or several have this path.
     """
-    top = JobTree((), await read_folders(tx), tag, path).top
+    top = JobTree((), read_folders(tx), tag, path).top
     if top is None:
         raise WrongUseError(
             f"There is no single job folder {path!r}; say folder:ID, or its path: Deploy/Staff"

@@ -23,7 +23,7 @@ from bus.problems import Problem
 from cli.fail import WRONG, WrongUseError
 from cli.target import Address, Target, database, find
 from express.connection import DatabaseUnavailable
-from express.database import Database
+from express.database import Database, Transaction
 from express.jobs import read_folders
 from express.schema import Finding, examine
 from express.tree import JobTree
@@ -245,15 +245,18 @@ async def _examine_database(
         dsn = database(file, server)
     except WrongUseError as error:
         return [Finding(check="connection", state="fail", text="none is known", cure=str(error))]
+
+    def look(transaction: Transaction) -> list[Finding]:
+        findings = examine(transaction, options.new_computer_group)
+        if options.root_folder is not None:
+            folders = read_folders(transaction)
+            tree = JobTree((), folders, options.tag, options.root_folder)
+            findings.append(_root_folder(tree, options))
+        return findings
+
     connected = Database(dsn, size=1)
     try:
-        async with connected.transaction() as transaction:
-            findings = await examine(transaction, options.new_computer_group)
-            if options.root_folder is not None:
-                folders = await read_folders(transaction)
-                tree = JobTree((), folders, options.tag, options.root_folder)
-                findings.append(_root_folder(tree, options))
-            return findings
+        return await connected.transact(look)
     except DatabaseUnavailable as error:
         cure = "Is the server up, is the connection string right, may this user sign in?"
         return [Finding(check="connection", state="fail", text=error.reason, cure=cure)]

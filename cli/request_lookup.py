@@ -22,7 +22,7 @@ from bus.request_store import (
     newest_of_machines,
     text_of,
 )
-from cli.deployable import NoDatabaseError, Source, reading
+from cli.deployable import NoDatabaseError, Source, asked
 from cli.fail import CommandError
 from cli.replaying import Order
 from cli.target import Address
@@ -136,8 +136,8 @@ async def _machines_told(connection: Connection, address: Address, wanted: str) 
 
 async def _record_of(address: Address, wanted: str, database_file: Path | None) -> Record | None:
     try:
-        async with reading(Source(database_file, address.server)) as transaction:
-            record = await schedules.recorded(transaction, wanted)
+        source = Source(database_file, address.server)
+        record = await asked(source, lambda tx: schedules.recorded(tx, wanted))
     except NoDatabaseError as error:
         sys.stderr.write(f"What the database holds of it is not shown: {error}\n")
         return None

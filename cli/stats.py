@@ -93,8 +93,7 @@ def stats(
 async def _ask(dsn: str, by: By, since: date, until: date, site: str | None) -> list[Statistic]:
     database = Database(dsn, size=1, statement_timeout=60)
     try:
-        async with database.transaction() as tx:
-            return await statistics(tx, by, since, until, site)
+        return await database.transact(lambda tx: statistics(tx, by, since, until, site))
     except DatabaseUnavailable as error:
         raise NoServerError(f"The history does not answer: {error.reason}") from error
     except pyodbc.Error as error:

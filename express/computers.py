@@ -24,7 +24,7 @@ _COLUMNS: Final = {"uuid": "uuid", "serial": "serial_num", "asset_tag": "asset_t
 """The column that holds each key of an identity."""
 
 
-async def find(tx: Transaction, layout: Layout, identity: Identity) -> ComputerRef | None:
+def find(tx: Transaction, layout: Layout, identity: Identity) -> ComputerRef | None:
     """The computer that the machine is, None for an unknown machine.
 
     Raises:
@@ -36,10 +36,10 @@ async def find(tx: Transaction, layout: Layout, identity: Identity) -> ComputerR
     statement, values = candidates_query(layout, identity)
     if not statement:
         return None
-    ids = [int(row[0]) for row in await tx.fetch(statement, *values)]
+    ids = [int(row[0]) for row in tx.fetch(statement, *values)]
     if not ids:
         return None
-    candidates = await _load(tx, layout, ids)
+    candidates = _load(tx, layout, ids)
     if not unshared(identity, candidates):
         raise Problem("bad_machine")
     found = match(identity, candidates)
@@ -86,14 +86,14 @@ def details_query(layout: Layout, count: int) -> str:
     )
 
 
-async def _load(tx: Transaction, layout: Layout, ids: Sequence[int]) -> list[Candidate]:
+def _load(tx: Transaction, layout: Layout, ids: Sequence[int]) -> list[Candidate]:
     names: dict[int, str] = {}
     uuids: dict[int, str] = {}
     serials: dict[int, str] = {}
     asset_tags: dict[int, str] = {}
     macs: dict[int, list[str]] = {}
     for batch in _batches(ids):
-        for id_, name, uuid, serial, asset_tag in await tx.fetch(
+        for id_, name, uuid, serial, asset_tag in tx.fetch(
             details_query(layout, len(batch)), *batch
         ):
             names[id_] = name or ""
@@ -109,7 +109,7 @@ async def _load(tx: Transaction, layout: Layout, ids: Sequence[int]) -> list[Can
                 f"SELECT computer_id, mac_addr FROM nics WHERE computer_id IN"
                 f" ({markers(len(batch))})"
             )
-            for id_, address in await tx.fetch(statement, *batch):
+            for id_, address in tx.fetch(statement, *batch):
                 mac = normal_mac(address)
                 if mac:
                     macs.setdefault(id_, []).append(mac)
@@ -133,10 +133,10 @@ def _batches(ids: Sequence[int]) -> Iterator[Sequence[int]]:
         yield ids[start : start + MAX_ROWS]
 
 
-async def named(tx: Transaction, name: str) -> list[ComputerRef]:
+def named(tx: Transaction, name: str) -> list[ComputerRef]:
     """The computers that have this name in any case; leftovers hold no name."""
     # A database may know the cases of ASCII letters only: the other forms of the rest are given.
-    rows = await tx.fetch(_NAMED, name, name.lower(), name.upper())
+    rows = tx.fetch(_NAMED, name, name.lower(), name.upper())
     return [
         ComputerRef(id=int(row[0]), name=str(row[1]))
         for row in rows
@@ -145,7 +145,7 @@ async def named(tx: Transaction, name: str) -> list[ComputerRef]:
     ]
 
 
-async def create(
+def create(
     tx: Transaction, layout: Layout, machine: Machine, identity: Identity, name: str, group: int
 ) -> int:
     """Creates the machine's computer and returns its id.
@@ -166,15 +166,15 @@ async def create(
     of_computer = {c: v for c, v in values.items() if layout.owners[c] == "computer"}
     of_hardware = {c: v for c, v in values.items() if layout.owners[c] == "hardware"}
     row: dict[str, Value] = {"name": name, "group_id": group, **of_computer}
-    await tx.insert("computer", list(row), [list(row.values())])
-    ids = [int(id_) for id_, found in await tx.fetch(_CREATED, name) if found == name]
+    tx.insert("computer", list(row), [list(row.values())])
+    ids = [int(id_) for id_, found in tx.fetch(_CREATED, name) if found == name]
     if len(ids) != 1:
         raise WriteConflict(f"{len(ids)} computers are named {name!r}")
     if layout.hardware:
         row = {"computer_id": ids[0], **of_hardware}
-        await tx.insert("hardware", list(row), [list(row.values())])
+        tx.insert("hardware", list(row), [list(row.values())])
     if layout.nics:
-        await tx.insert(
+        tx.insert(
             "nics",
             ("computer_id", "mac_addr"),
             [(ids[0], mac.upper()) for mac in identity.macs],
@@ -204,12 +204,12 @@ def _about(layout: Layout, machine: Machine, identity: Identity) -> dict[str, Va
     return values
 
 
-async def rename(tx: Transaction, computer_id: int, name: str) -> None:
+def rename(tx: Transaction, computer_id: int, name: str) -> None:
     """Gives a computer another name."""
-    await tx.execute(_RENAME, name, computer_id)
+    tx.execute(_RENAME, name, computer_id)
 
 
-async def group_id(tx: Transaction, name: str) -> int | None:
+def group_id(tx: Transaction, name: str) -> int | None:
     """The id of a computer group, None when there is none of this name."""
-    found = (await tx.fetch(_GROUP, name))[0][0]
+    found = (tx.fetch(_GROUP, name))[0][0]
     return None if found is None else int(found)

@@ -1,19 +1,19 @@
 """One connection over ODBC, with a thread of its own that nothing else waits for."""
 
 import asyncio
+import contextvars
 import math
 import re
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
-from contextlib import AbstractContextManager, AsyncExitStack, nullcontext, suppress
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, TypeVar
 
-import aioodbc
 import pyodbc
-from aioodbc.cursor import Cursor
 
 from bus.problems import Problem
 from express.dialects import Dialect, dialect_of
@@ -23,7 +23,6 @@ SQLITE_GATE: Final = threading.Lock()
 it changes without a lock of its own (libsqliteodbc 0.9998), so that a process could crash."""
 
 _T = TypeVar("_T")
-_P = ParamSpec("_P")
 
 
 class DatabaseUnavailable(Problem):
@@ -58,28 +57,27 @@ def _known(dbms_name: str) -> Dialect:
     return dialect
 
 
-class Lane(Executor):
+class Lane:
     """One daemon thread that does what it is given, in order.
 
     The standard pool's threads are joined when the process ends, so one that hangs would hang it.
-    What it does is done within ``gate``.
     """
 
     def __init__(self) -> None:
-        self.gate: AbstractContextManager[object] = nullcontext()
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         threading.Thread(target=self._serve, name="odbc", daemon=True).start()
 
-    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> "Future[_T]":
+    def submit(self, do: Callable[[], _T]) -> "Future[_T]":
+        """Does it when what was given before is done, in the context of who asks."""
         future: Future[_T] = Future()
+        context = contextvars.copy_context()
 
         def work() -> None:
             if not future.set_running_or_notify_cancel():
                 return
             try:
-                with self.gate:
-                    result = fn(*args, **kwargs)
-            except BaseException as error:  # noqa: BLE001 - whoever waits for the future gets it
+                result = context.run(do)
+            except BaseException as error:  # noqa: BLE001 (whoever waits for the future gets it)
                 future.set_exception(error)
             else:
                 future.set_result(result)
@@ -87,7 +85,7 @@ class Lane(Executor):
         self._work.put(work)
         return future
 
-    def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:
+    def shutdown(self) -> None:
         """Ends the thread after what it has been given; never waits for it."""
         self._work.put(None)
 
@@ -99,23 +97,16 @@ class Lane(Executor):
 
 
 class OdbcConnection:
-    """One ODBC connection, its one cursor, and the lane that all of its calls run in."""
+    """One ODBC connection and its one cursor, for the thread of their lane alone."""
 
     def __init__(
-        self,
-        lane: Lane,
-        odbc: aioodbc.Connection,
-        raw: pyodbc.Cursor,
-        dialect: Dialect,
-        version: str,
+        self, lane: Lane, odbc: pyodbc.Connection, cursor: pyodbc.Cursor, dialect: Dialect
     ) -> None:
         self.lane = lane
         self.odbc = odbc
-        self.cursor = Cursor(raw, odbc)
+        self.cursor = cursor
         self.dialect: Dialect = dialect
-        self.version = version
         self.idle_since = 0.0
-        self._raw = raw
 
     @classmethod
     async def open(
@@ -127,40 +118,48 @@ class OdbcConnection:
             pyodbc.Error: the driver could not connect.
             DatabaseUnavailable: what answers is none of the servers known here.
         """
-        raws: list[pyodbc.Connection] = []
+        lane = Lane()
+        opened = partial(cls._opened, lane, dsn, login_timeout, statement_timeout)
+        try:
+            return await asyncio.wrap_future(lane.submit(opened))
+        except BaseException:
+            lane.shutdown()
+            raise
 
-        async def keep(raw: pyodbc.Connection) -> None:
-            raws.append(raw)
+    @classmethod
+    def _opened(
+        cls, lane: Lane, dsn: str, login_timeout: float, statement_timeout: float
+    ) -> "OdbcConnection":
+        with _gate(sqlite=is_sqlite(dsn)):
+            odbc = pyodbc.connect(dsn, timeout=math.ceil(login_timeout))
+            try:
+                dialect = _known(str(odbc.getinfo(pyodbc.SQL_DBMS_NAME)))
+                cursor = odbc.cursor()
+                if dialect == "mssql":
+                    odbc.timeout = math.ceil(statement_timeout)
+                elif dialect == "postgres":
+                    milliseconds = math.ceil(statement_timeout * 1000)
+                    cursor.execute(f"SET statement_timeout = {milliseconds}")
+                    odbc.commit()
+            except BaseException:
+                odbc.close()
+                raise
+            return cls(lane, odbc, cursor, dialect)
 
-        async with AsyncExitStack() as undo:
-            lane = Lane()
-            undo.callback(lane.shutdown)
-            if is_sqlite(dsn):
-                lane.gate = SQLITE_GATE
-            odbc = await aioodbc.connect(
-                dsn=dsn, executor=lane, timeout=math.ceil(login_timeout), after_created=keep
-            )
-            undo.push_async_callback(odbc.close)
-            name = str(await odbc.getinfo(pyodbc.SQL_DBMS_NAME))
-            version = str(await odbc.getinfo(pyodbc.SQL_DBMS_VER))
-            dialect = _known(name)
-            connection = raws.pop()
-            if dialect == "mssql":
-                connection.timeout = math.ceil(statement_timeout)
-            elif dialect == "postgres":
-                milliseconds = math.ceil(statement_timeout * 1000)
-                await odbc.execute(f"SET statement_timeout = {milliseconds}")
-                await odbc.commit()
-            raw = await asyncio.get_running_loop().run_in_executor(lane, connection.cursor)
-            undo.pop_all()
-        lane.gate = nullcontext()
-        return cls(lane, odbc, raw, dialect, f"{name} {version}")
+    @property
+    def version(self) -> str:
+        """The database server's name and version, as the driver tells them."""
+        wanted = (pyodbc.SQL_DBMS_NAME, pyodbc.SQL_DBMS_VER)
+        return " ".join(str(self.odbc.getinfo(each)) for each in wanted)
 
     async def check(self) -> None:
         """Asks for a sign of life."""
-        await self.cursor.execute("SELECT 1")
-        await self.cursor.fetchall()
-        await self.odbc.rollback()
+
+        def ask() -> None:
+            self.cursor.execute("SELECT 1").fetchall()
+            self.odbc.rollback()
+
+        await asyncio.wrap_future(self.lane.submit(ask))
 
     async def close(self, *, interrupt: bool) -> None:
         """Ends the connection in its own thread, for as long as that takes.
@@ -168,29 +167,32 @@ class OdbcConnection:
         With ``interrupt`` the statement that still runs is cancelled first, so that the server
         lets go of what it locked.
         """
-        try:
-            # SQLite's driver frees what it is working on when another thread cancels, and crashes.
-            # Its statements end by themselves: no server is there to hang.
-            if interrupt and self.dialect != "sqlite":
-                await self._interrupt()
-            if self.dialect == "sqlite":
-                self.lane.gate = SQLITE_GATE
-            with suppress(pyodbc.Error):
-                await self.odbc.close()
-        finally:
-            # aioodbc's finaliser would close a connection that still hangs from the event loop's
-            # thread, and hang that too. Without its last reference the driver's object ends in
-            # the lane's thread, once the call that holds it returns.
-            self.odbc._conn = None
-            self.lane.shutdown()
+        sqlite = self.dialect == "sqlite"
+
+        def end() -> None:
+            with _gate(sqlite=sqlite), suppress(pyodbc.Error):
+                self.odbc.close()
+
+        # SQLite's driver frees what it is working on when another thread cancels, and crashes.
+        # Its statements end by themselves: no server is there to hang.
+        if interrupt and not sqlite:
+            await self._interrupt()
+        ending = self.lane.submit(end)
+        self.lane.shutdown()
+        # Who gives up waiting leaves it to the lane: the driver bears to be closed there only.
+        await asyncio.shield(asyncio.wrap_future(ending))
 
     async def _interrupt(self) -> None:
         helper = Lane()
-        cancelled = helper.submit(self._raw.cancel)
+        cancelled = helper.submit(self.cursor.cancel)
         helper.shutdown()
         # Awaited, since no driver bears to be closed in the middle of this.
         with suppress(pyodbc.Error):
             await asyncio.wrap_future(cancelled)
+
+
+def _gate(*, sqlite: bool) -> AbstractContextManager[object]:
+    return SQLITE_GATE if sqlite else nullcontext()
 
 
 async def end_late(opening: "asyncio.Task[OdbcConnection]") -> None:

@@ -2,15 +2,17 @@
 
 Every connection has a thread of its own (`express/connection.py`), so that one that hangs holds up
 nobody else; the number of threads is bounded, and no caller waits longer than the time-outs say,
-whatever the database does.
+whatever the database does. A transaction is carried out in its connection's thread from its
+beginning to its end: to go there and back for each statement costs thirty times what a small
+statement does.
 """
 
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
+from functools import partial
 from itertools import chain
 from typing import Any, Final, Literal, TypeVar
 
@@ -46,41 +48,34 @@ class WriteConflict(Exception):
     """Another transaction was in the way (deadlock, lock, unique key): this one may be repeated."""
 
 
-@contextmanager
-def _observed(observe: Observer, step: Step) -> Iterator[None]:
-    """Tells of a step when it ends, or when whoever waited for it gave up."""
-    began = time.perf_counter()
-    well = False
-    try:
-        yield
-        well = True
-    except WriteConflict:
-        well = True
-        raise
-    finally:
-        observe(step, time.perf_counter() - began, well)
-
-
 def markers(count: int) -> str:
     """The markers of ``count`` values, for an IN list or one row."""
     return ", ".join("?" * count)
 
 
 class Transaction:
-    """What can be asked of the database inside one transaction.
+    """What can be asked of the database inside one transaction, in the thread it is carried out in.
 
     Every method raises `DatabaseUnavailable`, `WriteConflict`, or the driver's error for a
     statement that the database refuses. After any of them the transaction can only be rolled back.
     """
 
-    def __init__(self, connection: OdbcConnection, timeout: float, observe: Observer) -> None:
+    def __init__(self, connection: OdbcConnection) -> None:
+        self.usable = True
+        """Whether the connection can be used for other transactions after this one."""
+        self.left = False
+        """Whether whoever wanted it is gone: then nothing more of it is done."""
+        self.steps: list[tuple[float, bool]] = []
+        """The seconds that each statement took, and whether it went well."""
         self._connection = connection
-        self._timeout = timeout
-        self._observe = observe
         self._failure: Exception | None = None
-        self._alive = True
-        self._clean = True
-        self.running = False
+        self._since: float | None = None
+
+    @property
+    def took(self) -> float | None:
+        """The seconds that the statement has taken so far that is running, None if none is."""
+        since = self._since
+        return None if since is None else time.perf_counter() - since
 
     @property
     def dialect(self) -> Dialect:
@@ -91,28 +86,17 @@ class Transaction:
         """The database server's name and version, as the driver tells them."""
         return self._connection.version
 
-    async def fetch(self, sql: str, *params: Value) -> list[Row]:
+    def fetch(self, sql: str, *params: Value) -> list[Row]:
         """The rows of a query."""
+        cursor = self._connection.cursor
+        return self._do(lambda: cursor.execute(sql, *params).fetchall())
 
-        async def ask() -> list[Row]:
-            await self._connection.cursor.execute(sql, *params)
-            rows: list[Row] = await self._connection.cursor.fetchall()
-            return rows
-
-        return await self._timed(ask)
-
-    async def execute(self, sql: str, *params: Value) -> int:
+    def execute(self, sql: str, *params: Value) -> int:
         """Carries a statement out; returns the number of rows it touched."""
+        cursor = self._connection.cursor
+        return self._do(lambda: int(cursor.execute(sql, *params).rowcount))
 
-        async def do() -> int:
-            await self._connection.cursor.execute(sql, *params)
-            return int(self._connection.cursor.rowcount)
-
-        return await self._timed(do)
-
-    async def insert(
-        self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]
-    ) -> None:
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> None:
         """Inserts rows in their order, many with each statement."""
         names = ", ".join(columns)
         row = markers(len(columns))
@@ -122,71 +106,68 @@ class Transaction:
             statement = f"INSERT INTO {table} ({names}) VALUES ({row})" + f", ({row})" * (
                 len(batch) - 1
             )
-            await self.execute(statement, *chain.from_iterable(batch))
+            self.execute(statement, *chain.from_iterable(batch))
 
-    async def columns(self, table: str) -> tuple[Column, ...]:
+    def columns(self, table: str) -> tuple[Column, ...]:
         """The columns of a table in their order; none when there is no such table."""
+        cursor = self._connection.cursor
+        # The name is a pattern to the driver, in which an underscore is any character.
+        described = self._do(lambda: cursor.columns(table=table).fetchall())
+        found = [row for row in described if row[2].lower() == table]
+        schemas = {row[1] for row in found}
+        schema = next((name for name in ("dbo", "public") if name in schemas), None)
+        if schema is not None:
+            found = [row for row in found if row[1] == schema]
+        keys: list[str] = []
+        if found and self.dialect == "sqlite":
+            primary = self._do(lambda: cursor.primaryKeys(table=table).fetchall())
+            keys = [row[3] for row in primary]
+        return tuple(
+            column(self.dialect, row[3], row[5], row[6], row[10] != 0, row[12], keys == [row[3]])
+            for row in found
+        )
 
-        async def ask() -> tuple[Column, ...]:
-            cursor = self._connection.cursor
-            await cursor.columns(table=table)
-            # The name is a pattern to the driver, in which an underscore is any character.
-            found = [row for row in await cursor.fetchall() if row[2].lower() == table]
-            schemas = {row[1] for row in found}
-            schema = next((name for name in ("dbo", "public") if name in schemas), None)
-            if schema is not None:
-                found = [row for row in found if row[1] == schema]
-            keys: list[str] = []
-            if found and self.dialect == "sqlite":
-                await cursor.primaryKeys(table=table)
-                keys = [row[3] for row in await cursor.fetchall()]
-            return tuple(
-                column(
-                    self.dialect, row[3], row[5], row[6], row[10] != 0, row[12], keys == [row[3]]
-                )
-                for row in found
-            )
+    def carry_out(self, work: Callable[["Transaction"], _T]) -> _T:
+        """Does ``work`` and commits it, or rolls back whatever it raises.
 
-        return await self._timed(ask)
+        A failure that ``work`` hushed up is raised instead of the commit.
+        """
+        try:
+            result = work(self)
+            self._commit()
+        except BaseException:
+            self._roll_back()
+            raise
+        return result
 
-    async def commit(self) -> None:
-        """Commits; `Database.transaction` does it. A failure that was hushed up comes out here."""
+    def _commit(self) -> None:
         if self._failure is not None:
             raise self._failure
-        await self._timed(self._connection.odbc.commit)
+        self._do(self._connection.odbc.commit)
 
-    async def roll_back(self) -> bool:
-        """Rolls back where that can be done; False when the connection is not to be used again."""
-        if not self._alive:
-            return False
+    def _roll_back(self) -> None:
+        # A connection that is lost has nothing left to be rolled back.
+        if not isinstance(self._failure, DatabaseUnavailable):
+            try:
+                self._do(self._connection.odbc.rollback)
+            except (Problem, WriteConflict, pyodbc.Error):
+                self.usable = False
+
+    def _do(self, call: Callable[[], _T]) -> _T:
+        if self.left:
+            raise DatabaseUnavailable("nobody waits for it any more")
+        self._since = began = time.perf_counter()
+        well = True
         try:
-            await self._timed(self._connection.odbc.rollback)
-        except (Problem, WriteConflict, pyodbc.Error):
-            return False
-        return self._clean
-
-    async def _timed(self, call: Callable[[], Awaitable[_T]]) -> _T:
-        with _observed(self._observe, "statement"):
-            return await self._bounded(call)
-
-    async def _bounded(self, call: Callable[[], Awaitable[_T]]) -> _T:
-        self.running = True
-        try:
-            async with asyncio.timeout(self._timeout):
-                result = await call()
+            return call()
         except pyodbc.Error as error:
-            self.running = False
-            self._failure = self._failed(error)
-            raise self._failure from None
-        except TimeoutError:
-            self._alive = False
-            self._failure = DatabaseUnavailable(f"no answer within {self._timeout:g} s")
-            raise self._failure from None
-        except BaseException:
-            self._alive = False
-            raise
-        self.running = False
-        return result
+            failure = self._failed(error)
+            well = isinstance(failure, WriteConflict)
+            self._failure = failure
+            raise failure from None
+        finally:
+            self._since = None
+            self.steps.append((time.perf_counter() - began, well))
 
     def _failed(self, error: pyodbc.Error) -> Exception:
         text = str(error.args[-1])
@@ -194,10 +175,10 @@ class Transaction:
             case "conflict":
                 return WriteConflict(text)
             case "unavailable":
-                self._alive = False
+                self.usable = False
                 return DatabaseUnavailable(text)
             case "error":
-                self._clean = False
+                self.usable = False
                 plain: Exception = error
                 return plain
 
@@ -247,14 +228,39 @@ class Database:
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """A transaction: committed at its end, rolled back by any exception.
+    async def transact(self, work: Callable[[Transaction], _T]) -> _T:
+        """What ``work`` makes of a transaction: committed, or rolled back if it raises anything.
+
+        ``work`` is done in a thread, so it must not touch what others may change meanwhile. Who is
+        cancelled leaves it; then it goes no further than the statement that runs.
 
         Raises:
-            DatabaseUnavailable: there is no connection to be had in time, or the commit had no
-                answer; what was written may then be there or not.
+            DatabaseUnavailable: there is no connection to be had in time, or a statement or the
+                commit had no answer; what was written may then be there or not.
         """
-        return self._transaction()
+        began = time.perf_counter()
+        well = False
+        try:
+            connection = await self._check_out()
+            well = True
+        finally:
+            self._observe("connection", time.perf_counter() - began, well)
+        transaction = Transaction(connection)
+        doing = asyncio.wrap_future(connection.lane.submit(partial(transaction.carry_out, work)))
+        try:
+            await self._done(transaction, doing)
+        except BaseException:
+            transaction.left = True
+            doing.add_done_callback(_look_at)
+            raise
+        finally:
+            self._check_in(
+                connection,
+                usable=transaction.usable and not transaction.left,
+                busy=transaction.left,
+            )
+            self._tell(transaction)
+        return doing.result()
 
     async def close(self) -> None:
         """Ends every connection; those that hang are left behind after two seconds."""
@@ -266,21 +272,24 @@ class Database:
             task.cancel()
         await asyncio.gather(*self._ending, return_exceptions=True)
 
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[Transaction]:
-        with _observed(self._observe, "connection"):
-            connection = await self._check_out()
-        tx = Transaction(connection, self._statement_timeout, self._observe)
-        sound = False
-        try:
-            yield tx
-            await tx.commit()
-            sound = True
-        except Exception:
-            sound = await tx.roll_back()
-            raise
-        finally:
-            self._check_in(connection, sound=sound, interrupt=tx.running)
+    async def _done(self, transaction: Transaction, doing: asyncio.Future[_T]) -> None:
+        """Returns when it is done, well or not.
+
+        Raises:
+            DatabaseUnavailable: a statement takes too long.
+        """
+        left = self._statement_timeout
+        while not (await asyncio.wait({doing}, timeout=left))[0]:
+            took = transaction.took or 0.0
+            if took >= self._statement_timeout:
+                raise DatabaseUnavailable(f"no answer within {self._statement_timeout:g} s")
+            left = self._statement_timeout - took
+
+    def _tell(self, transaction: Transaction) -> None:
+        for seconds, well in transaction.steps:
+            self._observe("statement", seconds, well)
+        if transaction.left and (took := transaction.took) is not None:
+            self._observe("statement", took, False)
 
     async def _check_out(self) -> OdbcConnection:
         if self._closed:
@@ -298,13 +307,13 @@ class Database:
             self._free.release()
             raise
 
-    def _check_in(self, connection: OdbcConnection, *, sound: bool, interrupt: bool) -> None:
+    def _check_in(self, connection: OdbcConnection, *, usable: bool, busy: bool) -> None:
         self._free.release()
-        if sound and not self._closed:
+        if usable and not self._closed:
             connection.idle_since = asyncio.get_running_loop().time()
             self._idle.append(connection)
         else:
-            self._discard(connection, interrupt=interrupt)
+            self._discard(connection, interrupt=busy)
 
     async def _idle_one(self) -> OdbcConnection | None:
         """An idle connection that lives, or None."""
@@ -370,3 +379,9 @@ class Database:
 
     def _without_secret(self, text: str) -> str:
         return text.replace(self._secret, "***") if self._secret else text
+
+
+def _look_at(future: asyncio.Future[_T]) -> None:
+    """So that asyncio does not complain that nobody has looked at it."""
+    if not future.cancelled():
+        future.exception()

@@ -50,18 +50,18 @@ class MenuRows(Struct, frozen=True):
     filled: dict[int | None, int]
 
 
-async def read_menu_rows(tx: Transaction, tag: str, ruled: Collection[int] = ()) -> MenuRows:
+def read_menu_rows(tx: Transaction, tag: str, ruled: Collection[int] = ()) -> MenuRows:
     """All that a menu is made of, without the many jobs that are no items of their own.
 
     ``ruled`` are the ids of jobs that access rules name: what they say of a folder depends on them.
     """
     like = "%" + _SPECIAL.sub(r"!\g<0>", tag.strip()) + "%"
-    tagged = list(map(_job, await tx.fetch(_TAGGED, like)))
+    tagged = list(map(_job, tx.fetch(_TAGGED, like)))
     read = {job.id for job in tagged}
-    others = [job for job in await _read_jobs(tx, ruled) if job.id not in read]
-    folders = await read_folders(tx)
+    others = [job for job in _read_jobs(tx, ruled) if job.id not in read]
+    folders = read_folders(tx)
     # What the server itself counts as tagged was read; the rest is counted here, the others too.
-    filled: dict[int | None, int] = {row[0]: row[1] for row in await tx.fetch(_UNTAGGED, like)}
+    filled: dict[int | None, int] = {row[0]: row[1] for row in tx.fetch(_UNTAGGED, like)}
     for place, known in Counter(job.folder_id for job in others).items():
         filled[place] = filled.get(place, 0) - known
     return MenuRows(
@@ -71,34 +71,34 @@ async def read_menu_rows(tx: Transaction, tag: str, ruled: Collection[int] = ())
     )
 
 
-async def read_folders(tx: Transaction) -> list[Folder]:
+def read_folders(tx: Transaction) -> list[Folder]:
     """Every job folder, in no order."""
-    return list(map(_folder, await tx.fetch(_FOLDERS)))
+    return list(map(_folder, tx.fetch(_FOLDERS)))
 
 
-async def read_job(tx: Transaction, job_id: int) -> Job | None:
+def read_job(tx: Transaction, job_id: int) -> Job | None:
     """One job, None when it does not exist."""
-    rows = await tx.fetch(_JOB, job_id)
+    rows = tx.fetch(_JOB, job_id)
     return _job(rows[0]) if rows else None
 
 
-async def read_all_jobs(tx: Transaction) -> list[Job]:
+def read_all_jobs(tx: Transaction) -> list[Job]:
     """Every job, in no order; there may be many, so only for what is asked seldom."""
-    return list(map(_job, await tx.fetch(_ALL)))
+    return list(map(_job, tx.fetch(_ALL)))
 
 
-async def read_jobs_in(tx: Transaction, folder_ids: Collection[int]) -> list[Job]:
+def read_jobs_in(tx: Transaction, folder_ids: Collection[int]) -> list[Job]:
     """The jobs that stand directly in these folders, in no order."""
-    return await _read_where(tx, "folder_id", folder_ids)
+    return _read_where(tx, "folder_id", folder_ids)
 
 
-async def _read_jobs(tx: Transaction, job_ids: Collection[int]) -> list[Job]:
+def _read_jobs(tx: Transaction, job_ids: Collection[int]) -> list[Job]:
     """The jobs of these ids that exist, in no order."""
     possible = [id_ for id_ in job_ids if abs(id_) <= LARGEST_ID]
-    return await _read_where(tx, "event_id", sorted(possible))
+    return _read_where(tx, "event_id", sorted(possible))
 
 
-async def _read_where(
+def _read_where(
     tx: Transaction, column: Literal["event_id", "folder_id"], ids: Collection[int]
 ) -> list[Job]:
     unique = list(dict.fromkeys(ids))
@@ -109,5 +109,5 @@ async def _read_where(
             "SELECT event_id, folder_id, COALESCE(name, ''), COALESCE(description, '') FROM event"
             f" WHERE {column} IN ({markers(len(batch))})"
         )
-        jobs.extend(map(_job, await tx.fetch(statement, *batch)))
+        jobs.extend(map(_job, tx.fetch(statement, *batch)))
     return jobs

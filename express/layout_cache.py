@@ -17,13 +17,13 @@ class LayoutCache:
         self._layout: Layout | None = None
         self._read_at = 0.0
 
-    async def layout(self, transaction: Transaction) -> Layout:
+    def layout(self, transaction: Transaction) -> Layout:
         """The layout, read in this transaction if it is not known.
 
         Raises:
             DatabaseUnavailable: a table or column that is needed is not there.
         """
         if self._layout is None or time.monotonic() - self._read_at > _KEPT:
-            self._layout = await read_layout(transaction)
+            self._layout = read_layout(transaction)
             self._read_at = time.monotonic()
         return self._layout

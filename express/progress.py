@@ -43,7 +43,7 @@ class Scheduled(Struct, frozen=True):
     rows: tuple[int, int]
 
 
-async def rows_of(
+def rows_of(
     tx: Transaction, layout: Layout, computer_id: int, job_ids: Sequence[int]
 ) -> tuple[int, int] | None:
     """The first and the last id of the rows of jobs that were scheduled in this transaction.
@@ -53,14 +53,14 @@ async def rows_of(
     """
     if not layout.numbered:
         return None
-    ((first, last, count, jobs),) = await tx.fetch(_PENDING, computer_id)
+    ((first, last, count, jobs),) = tx.fetch(_PENDING, computer_id)
     # The sum tells other jobs from these without reading thousands of rows.
     if not count or (int(count), int(jobs)) != (len(job_ids), sum(job_ids)):
         return None
     return int(first), int(last)
 
 
-async def read_rows(tx: Transaction, computer_ids: Collection[int], first_row: int) -> list[JobRow]:
+def read_rows(tx: Transaction, computer_ids: Collection[int], first_row: int) -> list[JobRow]:
     """What stands in ``event_schedule`` for these computers from a row on, in the rows' order."""
     unique = sorted(set(computer_ids))
     rows: list[JobRow] = []
@@ -78,18 +78,18 @@ async def read_rows(tx: Transaction, computer_ids: Collection[int], first_row: i
                 JobRef(id=int(job), name=name or str(job)),
                 None if status is None else int(status),
             )
-            for id_, computer, job, name, status in await tx.fetch(statement, *batch, first_row)
+            for id_, computer, job, name, status in tx.fetch(statement, *batch, first_row)
         ]
     return sorted(rows, key=lambda row: row.id)
 
 
-async def read_scheduled(tx: Transaction, since: datetime) -> list[Scheduled]:
+def read_scheduled(tx: Transaction, since: datetime) -> list[Scheduled]:
     """What was scheduled for the requests that have been carried out since then.
 
     Read after the rows, in one transaction with them, it holds whatever took their place.
     """
     naive = since.astimezone(UTC).replace(tzinfo=None, microsecond=0)
-    outcomes = [_outcome.decode(text) for (text,) in await tx.fetch(_CARRIED_OUT, naive)]
+    outcomes = [_outcome.decode(text) for (text,) in tx.fetch(_CARRIED_OUT, naive)]
     return [
         Scheduled(done.request_id, done.computer.id, done.rows)
         for done in outcomes

@@ -49,7 +49,7 @@ class Record(Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
-async def lock(tx: Transaction, key: str) -> None:
+def lock(tx: Transaction, key: str) -> None:
     """Waits until no other transaction holds ``key``, and holds it until this one ends.
 
     What the holder before committed can be read after this. Where a database has one writer only,
@@ -58,18 +58,18 @@ async def lock(tx: Transaction, key: str) -> None:
     Raises:
         WriteConflict, DatabaseUnavailable: the wait was too long, or would never have ended.
     """
-    await tx.execute(_LOCK, key)
+    tx.execute(_LOCK, key)
 
 
-async def unlock(tx: Transaction, key: str) -> None:
+def unlock(tx: Transaction, key: str) -> None:
     """Takes the lock's row away again, as the last thing in a transaction before it commits.
 
     Others still wait until it has committed: nobody sees the row go before that.
     """
-    await tx.execute(_UNLOCK, key)
+    tx.execute(_UNLOCK, key)
 
 
-async def replace_pending(
+def replace_pending(
     tx: Transaction,
     layout: Layout,
     computer_id: int,
@@ -89,8 +89,8 @@ async def replace_pending(
             layout.cannot_schedule,
             f"This deployment server does not let jobs be scheduled: {layout.cannot_schedule}.",
         )
-    replaced = await tx.execute(_DELETE_PENDING, computer_id)
-    await tx.insert(
+    replaced = tx.execute(_DELETE_PENDING, computer_id)
+    tx.insert(
         "event_schedule",
         ("event_id", "computer_id", "start_time"),
         [(job_id, computer_id, start_time) for job_id in job_ids],
@@ -98,13 +98,13 @@ async def replace_pending(
     return replaced
 
 
-async def start_time(tx: Transaction, start_at: datetime | None) -> datetime:
+def start_time(tx: Transaction, start_at: datetime | None) -> datetime:
     """When to start, in the database's own clock: naive, in whole seconds; None means now.
 
     The clock's distance from UTC is what it is now: a start beyond a change to or from summer time
     is off by that change.
     """
-    now = _naive((await tx.fetch(_NOW))[0][0])
+    now = _naive((tx.fetch(_NOW))[0][0])
     return in_database_clock(start_at, now, datetime.now(UTC))
 
 
@@ -123,9 +123,9 @@ def _naive(value: object) -> datetime:
     return moment.replace(tzinfo=None)
 
 
-async def recorded(tx: Transaction, request_id: str) -> Record | None:
+def recorded(tx: Transaction, request_id: str) -> Record | None:
     """What was done for a request, None when nothing was yet."""
-    rows = await tx.fetch(_RECORDED, request_id)
+    rows = tx.fetch(_RECORDED, request_id)
     if not rows:
         return None
     values = dict(zip(_RECORD_COLUMNS, rows[0], strict=True))
@@ -133,7 +133,7 @@ async def recorded(tx: Transaction, request_id: str) -> Record | None:
     return Record(**values)
 
 
-async def record(tx: Transaction, done: Record) -> None:
+def record(tx: Transaction, done: Record) -> None:
     """Records what was done for a request.
 
     Raises:
@@ -141,16 +141,16 @@ async def record(tx: Transaction, done: Record) -> None:
     """
     values = [getattr(done, name) for name in _RECORD_COLUMNS[:-1]]
     created_at = done.created_at.astimezone(UTC).replace(tzinfo=None, microsecond=0)
-    await tx.insert("ii_request", _RECORD_COLUMNS, [(*values, created_at)])
+    tx.insert("ii_request", _RECORD_COLUMNS, [(*values, created_at)])
 
 
-async def forget_records(tx: Transaction, site: str, before: datetime, part: timedelta) -> int:
+def forget_records(tx: Transaction, site: str, before: datetime, part: timedelta) -> int:
     """Deletes a site's oldest records from before a moment, those of ``part``; returns how many.
 
     Call it in one transaction after the other until it returns 0: none holds many locks then.
     """
     limit = before.astimezone(UTC).replace(tzinfo=None, microsecond=0)
-    oldest = (await tx.fetch(_OLDEST_RECORD, site, limit))[0][0]
+    oldest = (tx.fetch(_OLDEST_RECORD, site, limit))[0][0]
     if oldest is None:
         return 0
-    return await tx.execute(_FORGET, site, min(limit, _naive(oldest) + part))
+    return tx.execute(_FORGET, site, min(limit, _naive(oldest) + part))

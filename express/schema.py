@@ -76,13 +76,13 @@ class Finding(Struct, frozen=True, kw_only=True):
     cure: str = ""
 
 
-async def read_layout(tx: Transaction) -> Layout:
+def read_layout(tx: Transaction) -> Layout:
     """What this database holds.
 
     Raises:
         DatabaseUnavailable: a table or column that is needed is not there; the text names it.
     """
-    tables = await _read_tables(tx)
+    tables = _read_tables(tx)
     missing = lacking(tables, _NEEDED) + lacking(tables, _OWN)
     if missing:
         text = f"The deployment server's database lacks {', '.join(missing)}."
@@ -148,10 +148,10 @@ def _cannot_fill(table: str, columns: Mapping[str, Column], filled: set[str]) ->
     return f"nothing is known to put into {table}.{f', {table}.'.join(unknown)}" if unknown else ""
 
 
-async def _read_tables(tx: Transaction) -> dict[str, dict[str, Column]]:
+def _read_tables(tx: Transaction) -> dict[str, dict[str, Column]]:
     tables: dict[str, dict[str, Column]] = {}
     for table in (*_NEEDED, *_OWN, *_OPTIONAL):
-        columns = await tx.columns(table)
+        columns = tx.columns(table)
         if columns:
             tables[table] = {column.name: column for column in columns}
     return tables
@@ -167,9 +167,9 @@ _COUNT_LOCKS: Final = "SELECT COUNT(*) FROM ii_lock"
 _CASE: Final = "SELECT CASE WHEN 'a' = 'A' THEN 1 ELSE 0 END"
 
 
-async def examine(tx: Transaction, new_computer_group: str = "New Computers") -> list[Finding]:
+def examine(tx: Transaction, new_computer_group: str = "New Computers") -> list[Finding]:
     """Everything worth knowing about this database, each with the cure where it is not well."""
-    tables = await _read_tables(tx)
+    tables = _read_tables(tx)
     findings = [Finding(check="server", state="ok", text=tx.version)]
     missing = lacking(tables, _NEEDED)
     findings.append(
@@ -196,9 +196,9 @@ async def examine(tx: Transaction, new_computer_group: str = "New Computers") ->
     )
     if not missing:
         findings += _examine_layout(layout_of(tx.dialect, tables))
-        findings += await _examine_content(tx, new_computer_group)
+        findings += _examine_content(tx, new_computer_group)
     if not own:
-        findings += await _examine_locks(tx)
+        findings += _examine_locks(tx)
     return findings
 
 
@@ -253,9 +253,9 @@ def _examine_layout(layout: Layout) -> list[Finding]:
     return findings
 
 
-async def _examine_content(tx: Transaction, new_computer_group: str) -> list[Finding]:
+def _examine_content(tx: Transaction, new_computer_group: str) -> list[Finding]:
     findings: list[Finding] = []
-    groups = await _count(tx, _COUNT_GROUPS, new_computer_group)
+    groups = _count(tx, _COUNT_GROUPS, new_computer_group)
     findings.append(
         Finding(check="group", state="ok", text=f"New computers go to {new_computer_group!r}.")
         if groups
@@ -267,7 +267,7 @@ async def _examine_content(tx: Transaction, new_computer_group: str) -> list[Fin
             "new_computer_group.",
         )
     )
-    blind = await _count(tx, _CASE)
+    blind = _count(tx, _CASE)
     findings.append(
         Finding(
             check="letter case",
@@ -276,8 +276,8 @@ async def _examine_content(tx: Transaction, new_computer_group: str) -> list[Fin
             "for equal; names are compared without regard to case either way.",
         )
     )
-    jobs = await _count(tx, _COUNT_JOBS)
-    folders = await _count(tx, _COUNT_FOLDERS)
+    jobs = _count(tx, _COUNT_JOBS)
+    folders = _count(tx, _COUNT_FOLDERS)
     findings.append(
         Finding(
             check="jobs",
@@ -286,9 +286,9 @@ async def _examine_content(tx: Transaction, new_computer_group: str) -> list[Fin
             cure="" if jobs else "Create jobs in the deployment console.",
         )
     )
-    computers = await _count(tx, _COUNT_COMPUTERS)
-    leftovers = await _count(tx, _COUNT_LEFTOVERS)
-    pending = await _count(tx, _COUNT_PENDING)
+    computers = _count(tx, _COUNT_COMPUTERS)
+    leftovers = _count(tx, _COUNT_LEFTOVERS)
+    pending = _count(tx, _COUNT_PENDING)
     findings.append(
         Finding(
             check="computers",
@@ -300,8 +300,8 @@ async def _examine_content(tx: Transaction, new_computer_group: str) -> list[Fin
     return findings
 
 
-async def _examine_locks(tx: Transaction) -> list[Finding]:
-    left = await _count(tx, _COUNT_LOCKS)
+def _examine_locks(tx: Transaction) -> list[Finding]:
+    left = _count(tx, _COUNT_LOCKS)
     if not left:
         return []
     return [
@@ -314,8 +314,8 @@ async def _examine_locks(tx: Transaction) -> list[Finding]:
     ]
 
 
-async def _count(tx: Transaction, sql: str, *params: str) -> int:
-    return int((await tx.fetch(sql, *params))[0][0])
+def _count(tx: Transaction, sql: str, *params: str) -> int:
+    return int(tx.fetch(sql, *params)[0][0])
 
 
 async def create_embedded(database: Database, sample: bool) -> None:
@@ -323,14 +323,17 @@ async def create_embedded(database: Database, sample: bool) -> None:
 
     The sample only goes into a database whose job tree is empty.
     """
-    async with database.transaction() as tx:
-        existing = await _read_tables(tx)
-        await _create(tx, "embedded.sql", existing)
-        await _create(tx, "own.sql", existing)
+
+    def complete(tx: Transaction) -> None:
+        existing = _read_tables(tx)
+        _create(tx, "embedded.sql", existing)
+        _create(tx, "own.sql", existing)
         if "computer_group" not in existing:
-            await _run(tx, "groups.sql")
-        if sample and not await _count(tx, _COUNT_JOBS) + await _count(tx, _COUNT_FOLDERS):
-            await _run(tx, "sample.sql")
+            _run(tx, "groups.sql")
+        if sample and not _count(tx, _COUNT_JOBS) + _count(tx, _COUNT_FOLDERS):
+            _run(tx, "sample.sql")
+
+    await database.transact(complete)
 
 
 async def install_own_tables(database: Database) -> None:
@@ -339,8 +342,7 @@ async def install_own_tables(database: Database) -> None:
     Raises:
         pyodbc.Error: the user may not create tables.
     """
-    async with database.transaction() as tx:
-        await _create(tx, "own.sql", await _read_tables(tx))
+    await database.transact(lambda tx: _create(tx, "own.sql", _read_tables(tx)))
 
 
 def statements(file: str, dialect: Dialect) -> list[str]:
@@ -354,13 +356,13 @@ def statements(file: str, dialect: Dialect) -> list[str]:
 _ON_TABLE: Final = re.compile(r"(?:CREATE TABLE|CREATE INDEX \w+ ON) (\w+)")
 
 
-async def _create(tx: Transaction, file: str, existing: Tables) -> None:
+def _create(tx: Transaction, file: str, existing: Tables) -> None:
     for statement in statements(file, tx.dialect):
         table = _ON_TABLE.match(statement)
         if table is not None and table[1] not in existing:
-            await tx.execute(statement)
+            tx.execute(statement)
 
 
-async def _run(tx: Transaction, file: str) -> None:
+def _run(tx: Transaction, file: str) -> None:
     for statement in statements(file, tx.dialect):
-        await tx.execute(statement)
+        tx.execute(statement)

@@ -42,5 +42,4 @@ async def sign_of_life(database: Database) -> None:
     Raises:
         Exception: it does not answer.
     """
-    async with database.transaction() as transaction:
-        await transaction.fetch("SELECT 1")
+    await database.transact(lambda transaction: transaction.fetch("SELECT 1"))

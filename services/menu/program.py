@@ -78,9 +78,10 @@ class Portal:
         """
         options = self._site.options.current
         known = identity(asked.machine, options.shared)
-        async with within(PATIENCE), self._database.transaction() as transaction:
-            layout = await self._layouts.layout(transaction)
-            computer = await computers.find(transaction, layout, known)
+        async with within(PATIENCE):
+            computer = await self._database.transact(
+                lambda tx: computers.find(tx, self._layouts.layout(tx), known)
+            )
         await self._visits.opened(asked, caller.machine, computer)
         return Welcome(
             site=self._site.name,
@@ -110,5 +111,4 @@ class Portal:
         return menu
 
     async def _read(self, tag: str, ruled: frozenset[int]) -> MenuRows:
-        async with self._database.transaction() as transaction:
-            return await read_menu_rows(transaction, tag, ruled)
+        return await self._database.transact(lambda tx: read_menu_rows(tx, tag, ruled))

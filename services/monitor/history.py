@@ -110,26 +110,29 @@ class History:
             DatabaseUnavailable: the database does not answer.
             WriteConflict: another copy claims it in the same moment; try again.
         """
-        async with self._database.transaction() as tx:
-            rows = await tx.fetch(
+
+        def take(tx: Transaction) -> Place | None:
+            rows = tx.fetch(
                 "SELECT stream, position, told, holder, beat FROM ii_monitor WHERE site = ?",
                 self._site,
             )
             if not rows:
                 row = (self._site, "", 0, 0, self._me, 0)
                 columns = ("site", "stream", "position", "told", "holder", "beat")
-                await tx.insert("ii_monitor", columns, [row])
+                tx.insert("ii_monitor", columns, [row])
                 return Place()
             ((stream, position, told, holder, count),) = rows
             beat = _Beat(str(holder), int(count))
             if not self._may_take(beat):
                 return None
-            taken = await tx.execute(
+            taken = tx.execute(
                 "UPDATE ii_monitor SET holder = ?, beat = beat + 1"
                 " WHERE site = ? AND holder = ? AND beat = ?",
                 self._me, self._site, beat.holder, beat.number,
             )  # fmt: skip
             return Place(str(stream), int(position), int(told)) if taken else None
+
+        return await self._database.transact(take)
 
     async def beat(self, place: Place) -> None:
         """Shows that this copy lives, and how far the listeners have been told.
@@ -138,8 +141,7 @@ class History:
             OvertakenError: another copy has taken over.
             DatabaseUnavailable, WriteConflict: it could not be shown.
         """
-        async with self._database.transaction() as tx:
-            await self._advance(tx, place, place)
+        await self._database.transact(lambda tx: self._advance(tx, place, place))
 
     async def begin_anew(self, stream: str) -> Place:
         """Goes back to the beginning: the stream is another one. What was heard counts no more.
@@ -148,16 +150,18 @@ class History:
             OvertakenError: another copy has taken over.
             DatabaseUnavailable, WriteConflict: it was not written.
         """
-        place = Place(stream)
-        async with self._database.transaction() as tx:
-            held = await tx.execute(
+        held = await self._database.transact(
+            lambda tx: tx.execute(
                 "UPDATE ii_monitor SET stream = ?, position = 0, told = 0, beat = beat + 1"
                 " WHERE site = ? AND holder = ?",
-                stream, self._site, self._me,
-            )  # fmt: skip
-            if not held:
-                raise OvertakenError(self._site)
-        return place
+                stream,
+                self._site,
+                self._me,
+            )
+        )
+        if not held:
+            raise OvertakenError(self._site)
+        return Place(stream)
 
     async def release(self, place: Place) -> None:
         """Lets another copy go on at once.
@@ -165,12 +169,15 @@ class History:
         Raises:
             DatabaseUnavailable, WriteConflict: it was not written.
         """
-        async with self._database.transaction() as tx:
-            await tx.execute(
+        await self._database.transact(
+            lambda tx: tx.execute(
                 "UPDATE ii_monitor SET holder = '', told = ?, beat = beat + 1"
                 " WHERE site = ? AND holder = ?",
-                place.told, self._site, self._me,
-            )  # fmt: skip
+                place.told,
+                self._site,
+                self._me,
+            )
+        )
 
     async def apply(
         self, place: Place, events: Sequence[tuple[int, Event]], position: int
@@ -185,14 +192,16 @@ class History:
             WriteConflict: nothing was applied; try again.
         """
         after = replace(place, position=position)
-        async with self._database.transaction() as tx:
+
+        def take_in(tx: Transaction) -> Applied:
             # First of all: whoever else is about to apply waits here, and then finds it done.
-            await self._advance(tx, place, after)
-            new = await self._unheard(tx, events)
-            deployments = await self._follow(tx, [event for _, event in new])
+            self._advance(tx, place, after)
+            new = self._unheard(tx, events)
+            deployments = self._follow(tx, [event for _, event in new])
             kinds = Counter[str](event.kind for _, event in new)
-            totals = await self._count(tx, kinds, deployments)
-        return Applied(after, new, totals)
+            return Applied(after, new, self._count(tx, kinds, deployments))
+
+        return await self._database.transact(take_in)
 
     async def totals(self) -> Totals:
         """What has been counted so far.
@@ -200,8 +209,7 @@ class History:
         Raises:
             DatabaseUnavailable: the database does not answer.
         """
-        async with self._database.transaction() as tx:
-            return _as_totals(await self._totals(tx))
+        return _as_totals(await self._database.transact(self._totals))
 
     async def forget(self, before: datetime, heard_before: datetime) -> int:
         """Removes single deployments from before a day; the roll-ups stay. Returns how many went.
@@ -212,28 +220,31 @@ class History:
         Raises:
             DatabaseUnavailable, WriteConflict: not all of it was removed; the rest can be later.
         """
-        async with self._database.transaction() as tx:
-            await tx.execute(
+        await self._database.transact(
+            lambda tx: tx.execute(
                 "DELETE FROM ii_opening WHERE site = ? AND opened_at < ?",
                 self._site,
                 milliseconds(before),
             )
+        )
         await self._forget_days("ii_heard", day_of(milliseconds(heard_before)))
         return await self._forget_days("ii_deployment", day_of(milliseconds(before)))
 
     async def _forget_days(self, table: str, before: str) -> int:
         """Day by day, so that no transaction is long."""
+
+        def forget_oldest(tx: Transaction) -> int | None:
+            ((day,),) = tx.fetch(f"SELECT MIN(day) FROM {table} WHERE site = ?", self._site)
+            if day is None or str(day) >= before:
+                return None
+            return tx.execute(
+                f"DELETE FROM {table} WHERE site = ? AND day = ?", self._site, str(day)
+            )
+
         removed = 0
-        while True:
-            async with self._database.transaction() as tx:
-                ((day,),) = await tx.fetch(
-                    f"SELECT MIN(day) FROM {table} WHERE site = ?", self._site
-                )
-                if day is None or str(day) >= before:
-                    return removed
-                removed += await tx.execute(
-                    f"DELETE FROM {table} WHERE site = ? AND day = ?", self._site, str(day)
-                )
+        while (gone := await self._database.transact(forget_oldest)) is not None:
+            removed += gone
+        return removed
 
     def _may_take(self, beat: _Beat) -> bool:
         """Whether nobody holds the history, or who did has shown no life for long enough."""
@@ -242,8 +253,8 @@ class History:
             self._others_beat, self._others_since = beat, now
         return beat.holder in {"", self._me} or now - self._others_since >= self.lease
 
-    async def _advance(self, tx: Transaction, place: Place, after: Place) -> None:
-        held = await tx.execute(
+    def _advance(self, tx: Transaction, place: Place, after: Place) -> None:
+        held = tx.execute(
             "UPDATE ii_monitor SET position = ?, told = ?, beat = beat + 1"
             " WHERE site = ? AND holder = ? AND position = ? AND stream = ?",
             after.position, after.told, self._site, self._me, place.position, place.stream,
@@ -251,7 +262,7 @@ class History:
         if not held:
             raise OvertakenError(self._site)
 
-    async def _unheard(
+    def _unheard(
         self, tx: Transaction, events: Sequence[tuple[int, Event]]
     ) -> list[tuple[int, Event]]:
         """The events that were not heard before, each of them once; from now on they are heard."""
@@ -259,17 +270,17 @@ class History:
         for sequence, event in events:
             first.setdefault(_hash(event.id), (sequence, event))
         for keys in _parts(list(first)):
-            heard = await tx.fetch(
+            heard = tx.fetch(
                 f"SELECT event_key FROM ii_heard WHERE event_key IN ({markers(len(keys))})", *keys
             )
             for (key,) in heard:
                 del first[int(key)]
         today = datetime.now(UTC).date().isoformat()
         rows = [(key, self._site, today) for key in first]
-        await tx.insert("ii_heard", ("event_key", "site", "day"), rows)
+        tx.insert("ii_heard", ("event_key", "site", "day"), rows)
         return list(first.values())
 
-    async def _follow(self, tx: Transaction, events: Sequence[Event]) -> Counts:
+    def _follow(self, tx: Transaction, events: Sequence[Event]) -> Counts:
         """Takes events into the deployments; returns by how much all of them together grew."""
         requests = {request for event in events if (request := request_of(event))}
         # Of every deployment that begins, the portal is asked for.
@@ -278,8 +289,8 @@ class History:
             for event in events
             if event.kind == "portal_opened" or request_of(event)
         }
-        before = await self._deployments(tx, sorted(requests))
-        remembered = await self._openings(tx, sorted(machines))
+        before = self._deployments(tx, sorted(requests))
+        remembered = self._openings(tx, sorted(machines))
         deployments, openings = dict(before), dict(remembered)
         for event in events:
             machine = machine_of(event)
@@ -288,18 +299,18 @@ class History:
             elif request := request_of(event):
                 known = deployments.get(request)
                 deployments[request] = changed(known, event, openings.get(machine, ()))
-        await self._keep_deployments(
+        self._keep_deployments(
             tx, [each for id_, each in deployments.items() if each != before.get(id_)]
         )
-        await self._keep_openings(
+        self._keep_openings(
             tx, {name: at for name, at in openings.items() if at != remembered.get(name)}
         )
-        return await self._roll_up(tx, before, deployments)
+        return self._roll_up(tx, before, deployments)
 
-    async def _deployments(self, tx: Transaction, requests: Sequence[str]) -> dict[str, Deployment]:
+    def _deployments(self, tx: Transaction, requests: Sequence[str]) -> dict[str, Deployment]:
         found: dict[str, Deployment] = {}
         for part in _parts(requests):
-            rows = await tx.fetch(
+            rows = tx.fetch(
                 "SELECT request_id, machine, item, technician, computer, problem, jobs, ending,"
                 " portal_at, accepted_at, scheduled_at, rejected_at, finished_at"
                 f" FROM ii_deployment WHERE site = ? AND request_id IN ({markers(len(part))})",
@@ -326,21 +337,19 @@ class History:
                 )
         return found
 
-    async def _keep_deployments(self, tx: Transaction, changed: Sequence[Deployment]) -> None:
+    def _keep_deployments(self, tx: Transaction, changed: Sequence[Deployment]) -> None:
         for part in _parts([each.request_id for each in changed]):
-            await tx.execute(
+            tx.execute(
                 "DELETE FROM ii_deployment"
                 f" WHERE site = ? AND request_id IN ({markers(len(part))})",
                 self._site, *part,
             )  # fmt: skip
-        await tx.insert("ii_deployment", _DEPLOYMENT, [_deployment_row(each) for each in changed])
+        tx.insert("ii_deployment", _DEPLOYMENT, [_deployment_row(each) for each in changed])
 
-    async def _openings(
-        self, tx: Transaction, machines: Sequence[str]
-    ) -> dict[str, tuple[int, ...]]:
+    def _openings(self, tx: Transaction, machines: Sequence[str]) -> dict[str, tuple[int, ...]]:
         found = defaultdict[str, list[int]](list)
         for part in _parts(machines):
-            rows = await tx.fetch(
+            rows = tx.fetch(
                 "SELECT machine, opened_at FROM ii_opening"
                 f" WHERE site = ? AND machine IN ({markers(len(part))})",
                 self._site, *part,
@@ -349,16 +358,16 @@ class History:
                 found[machine].append(int(at))
         return {machine: tuple(sorted(times)) for machine, times in found.items()}
 
-    async def _keep_openings(self, tx: Transaction, changed: Mapping[str, tuple[int, ...]]) -> None:
+    def _keep_openings(self, tx: Transaction, changed: Mapping[str, tuple[int, ...]]) -> None:
         for part in _parts(sorted(changed)):
-            await tx.execute(
+            tx.execute(
                 f"DELETE FROM ii_opening WHERE site = ? AND machine IN ({markers(len(part))})",
                 self._site, *part,
             )  # fmt: skip
         rows = [(self._site, machine, at) for machine, times in changed.items() for at in times]
-        await tx.insert("ii_opening", ("site", "machine", "opened_at"), rows)
+        tx.insert("ii_opening", ("site", "machine", "opened_at"), rows)
 
-    async def _roll_up(
+    def _roll_up(
         self,
         tx: Transaction,
         before: Mapping[str, Deployment],
@@ -378,15 +387,15 @@ class History:
         sums = dict.fromkeys(moved, NOTHING)
         for part in _parts(list(moved)):
             within = f"rollup_key IN ({markers(len(part))})"
-            rows = await tx.fetch(
+            rows = tx.fetch(
                 "SELECT rollup_key, accepted, scheduled, rejected, finished, failed, withdrawn"
                 f" FROM ii_rollup WHERE {within}",
                 *part,
             )
             sums |= {int(key): Counts(*map(int, counts)) for key, *counts in rows}
-            await tx.execute(f"DELETE FROM ii_rollup WHERE {within}", *part)
+            tx.execute(f"DELETE FROM ii_rollup WHERE {within}", *part)
         grown = {key: sums[key].plus(growth[cell]) for key, cell in moved.items()}
-        await tx.insert(
+        tx.insert(
             "ii_rollup",
             _ROLLUP,
             [
@@ -400,10 +409,8 @@ class History:
             total = total.plus(counts)
         return total
 
-    async def _count(
-        self, tx: Transaction, kinds: Mapping[str, int], deployments: Counts
-    ) -> Totals:
-        totals = await self._totals(tx)
+    def _count(self, tx: Transaction, kinds: Mapping[str, int], deployments: Counts) -> Totals:
+        totals = self._totals(tx)
         growth = {("event", kind): count for kind, count in kinds.items()}
         growth |= {("deployment", n): count for n, count in deployments._asdict().items() if count}
         for (family, name), count in growth.items():
@@ -411,17 +418,17 @@ class History:
             totals[family, name] = (before or 0) + count
             if before is None:
                 row = (self._site, family, name, count)
-                await tx.insert("ii_total", ("site", "family", "name", "total"), [row])
+                tx.insert("ii_total", ("site", "family", "name", "total"), [row])
             else:
-                await tx.execute(
+                tx.execute(
                     "UPDATE ii_total SET total = total + ?"
                     " WHERE site = ? AND family = ? AND name = ?",
                     count, self._site, family, name,
                 )  # fmt: skip
         return _as_totals(totals)
 
-    async def _totals(self, tx: Transaction) -> dict[tuple[str, str], int]:
-        rows = await tx.fetch("SELECT family, name, total FROM ii_total WHERE site = ?", self._site)
+    def _totals(self, tx: Transaction) -> dict[tuple[str, str], int]:
+        rows = tx.fetch("SELECT family, name, total FROM ii_total WHERE site = ?", self._site)
         return {(family, name): int(total) for family, name, total in rows}
 
 

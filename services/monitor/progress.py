@@ -9,8 +9,9 @@ row, so that two copies that see the same change tell it once.
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 
 import structlog
@@ -19,7 +20,7 @@ from bus.connection import Connection
 from bus.events import EventLog, NotKeptError, read
 from bus.problems import Problem
 from bus.waiting import end
-from express.database import Database, Transaction, WriteConflict
+from express.database import Database, WriteConflict
 from express.progress import JobRow, read_rows, read_scheduled
 from services.monitor.underway import (
     KINDS,
@@ -114,11 +115,41 @@ class Progress:
         if not deployments:
             self._something.clear()
             return
-        async with self._database.transaction() as transaction:
-            rows = await _read_rows(transaction, deployments)
-            endings = await _read_endings(transaction, deployments, rows)
+        # Told of meanwhile, deployments change: none of them goes into the thread of the database.
+        found = await self._database.transact(
+            partial(
+                read_rows,
+                computer_ids={each.computer.id for each in deployments},
+                first_row=min(each.rows[0] for each in deployments),
+            )
+        )
+        rows = _by_request(found, deployments)
+        endings = await self._endings(deployments, rows)
         for each in deployments:
             await self._tell(each, rows[each.request], endings.get(each.request))
+
+    async def _endings(
+        self, deployments: Sequence[Deployment], rows: Mapping[str, Sequence[JobRow]]
+    ) -> dict[str, Ending]:
+        """What became of the deployments that are over and whose jobs have not all ended."""
+        gone = [
+            each
+            for each in deployments
+            if each.is_over(rows[each.request]) and each.missing(rows[each.request])
+        ]
+        if not gone:
+            return {}
+        since = min(each.scheduled_at for each in gone) - _MARGIN
+        later = await self._database.transact(partial(read_scheduled, since=since))
+        return {
+            each.request: "replaced"
+            if any(
+                other.computer_id == each.computer.id and other.rows[0] > each.rows[1]
+                for other in later
+            )
+            else "removed"
+            for each in gone
+        }
 
     async def _tell(
         self, deployment: Deployment, rows: Sequence[JobRow], ending: Ending | None
@@ -159,41 +190,13 @@ class Progress:
         self._log.info("a deployment has ended", request=deployment.request, outcome=outcome)
 
 
-async def _read_rows(
-    transaction: Transaction, deployments: Sequence[Deployment]
+def _by_request(
+    found: Iterable[JobRow], deployments: Sequence[Deployment]
 ) -> dict[str, list[JobRow]]:
-    """The rows that there still are of each deployment, by their requests."""
-    found = await read_rows(
-        transaction,
-        {each.computer.id for each in deployments},
-        min(each.rows[0] for each in deployments),
-    )
+    """The rows that there still are of each deployment."""
     of_computer: defaultdict[int, list[JobRow]] = defaultdict(list)
     for row in found:
         of_computer[row.computer_id].append(row)
     return {
         each.request: list(filter(each.has, of_computer[each.computer.id])) for each in deployments
-    }
-
-
-async def _read_endings(
-    transaction: Transaction, deployments: Sequence[Deployment], rows: Mapping[str, list[JobRow]]
-) -> dict[str, Ending]:
-    """What became of the deployments that are over and whose jobs have not all ended."""
-    gone = [
-        each
-        for each in deployments
-        if each.is_over(rows[each.request]) and each.missing(rows[each.request])
-    ]
-    if not gone:
-        return {}
-    later = await read_scheduled(transaction, min(each.scheduled_at for each in gone) - _MARGIN)
-    return {
-        each.request: "replaced"
-        if any(
-            other.computer_id == each.computer.id and other.rows[0] > each.rows[1]
-            for other in later
-        )
-        else "removed"
-        for each in gone
     }

@@ -13,6 +13,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 
 import nats.errors
@@ -198,10 +199,9 @@ class Retention:
         waiting = await _kept_at(self._stream, subjects.REQUESTS, subjects.request(self._site))
         if waiting:
             before = min(before, waiting - _DAY)
-        forgotten = True
-        while forgotten:
-            async with self._database.transaction() as transaction:
-                forgotten = await forget_records(transaction, self._site, before, _PART) > 0
+        forget = partial(forget_records, site=self._site, before=before, part=_PART)
+        while await self._database.transact(forget):
+            pass
 
 
 async def purge(stream: JetStreamContext, name: str, subject: str, before: datetime) -> None:

@@ -42,7 +42,7 @@ class Statistic(Struct, frozen=True, kw_only=True):
     p95: float | None
 
 
-async def statistics(
+def statistics(
     tx: Transaction, by: By, since: date, until: date, site: str | None = None
 ) -> list[Statistic]:
     """The deployments that began from one day on and before another, in the order of their names.
@@ -57,8 +57,8 @@ async def statistics(
         raise ValueError(f"by {by}, one site is told of at a time")
     which = _ALL_SITES if site is None else _ONE_SITE
     values = [*([] if site is None else [site]), since.isoformat(), until.isoformat()]
-    counts = await tx.fetch(_counting(by, which), *values)
-    waits = {name: buckets for name, *buckets in await tx.fetch(_waiting(by, which), *values)}
+    counts = tx.fetch(_counting(by, which), *values)
+    waits = {name: buckets for name, *buckets in tx.fetch(_waiting(by, which), *values)}
     found = [
         _statistic(name, Counts(*map(int, sums)), waits.get(name, _UNKNOWN))
         for name, *sums in counts

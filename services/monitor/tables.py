@@ -4,7 +4,7 @@ from typing import Final
 
 import pyodbc
 
-from express.database import Database
+from express.database import Database, Transaction
 from express.dialects import DDL
 
 TABLES: Final = {
@@ -125,12 +125,13 @@ async def create_tables(database: Database) -> None:
 
 
 async def _create(database: Database, table: str, making: tuple[str, ...]) -> None:
-    async with database.transaction() as tx:
-        if not await tx.columns(table):
+    def create(tx: Transaction) -> None:
+        if not tx.columns(table):
             for statement in making:
-                await tx.execute(statement.format_map(DDL[tx.dialect]))
+                tx.execute(statement.format_map(DDL[tx.dialect]))
+
+    await database.transact(create)
 
 
 async def _exists(database: Database, table: str) -> bool:
-    async with database.transaction() as tx:
-        return bool(await tx.columns(table))
+    return bool(await database.transact(lambda tx: tx.columns(table)))

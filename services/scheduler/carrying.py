@@ -29,38 +29,42 @@ async def carry_out(
         WriteConflict: another transaction was in the way; nothing is written.
     """
     machine = machine_key(request.machine)
-    async with database.transaction() as transaction:
-        await schedules.lock(transaction, f"machine:{machine}")
-        record = await schedules.recorded(transaction, request.request_id)
+
+    def do(transaction: Transaction) -> Outcome:
+        schedules.lock(transaction, f"machine:{machine}")
+        record = schedules.recorded(transaction, request.request_id)
         if record:
-            await schedules.unlock(transaction, f"machine:{machine}")
+            schedules.unlock(transaction, f"machine:{machine}")
             return outcome_of(record)
-        layout = await layouts.layout(transaction)
-        plan = await make_plan(transaction, layout, request, options, request.site, rights)
-        outcome = await _write(transaction, layout, plan, request)
-        await _record(transaction, request, machine, "scheduled", outcome)
-        await schedules.unlock(transaction, f"machine:{machine}")
+        layout = layouts.layout(transaction)
+        plan = make_plan(transaction, layout, request, options, request.site, rights)
+        outcome = _write(transaction, layout, plan, request)
+        _record(transaction, request, machine, "scheduled", outcome)
+        schedules.unlock(transaction, f"machine:{machine}")
         return outcome
+
+    return await database.transact(do)
 
 
 async def reject(database: Database, request: Request, problem: Problem) -> Outcome:
     """Records that a request cannot be carried out, unless it has been."""
     machine = machine_key(request.machine)
-    outcome = Outcome(
+    rejected = Outcome(
         request_id=request.request_id,
         state="rejected",
         start_at=request.start_at,
         problem=problem.body(),
     )
-    async with database.transaction() as transaction:
-        await schedules.lock(transaction, f"machine:{machine}")
-        record = await schedules.recorded(transaction, request.request_id)
-        if record:
-            outcome = outcome_of(record)
-        else:
-            await _record(transaction, request, machine, "rejected", outcome)
-        await schedules.unlock(transaction, f"machine:{machine}")
-    return outcome
+
+    def do(transaction: Transaction) -> Outcome:
+        schedules.lock(transaction, f"machine:{machine}")
+        record = schedules.recorded(transaction, request.request_id)
+        if record is None:
+            _record(transaction, request, machine, "rejected", rejected)
+        schedules.unlock(transaction, f"machine:{machine}")
+        return outcome_of(record) if record else rejected
+
+    return await database.transact(do)
 
 
 def outcome_of(record: Record) -> Outcome:
@@ -68,34 +72,34 @@ def outcome_of(record: Record) -> Outcome:
     return _outcome.decode(record.outcome)
 
 
-async def _write(transaction: Transaction, layout: Layout, plan: Plan, request: Request) -> Outcome:
+def _write(transaction: Transaction, layout: Layout, plan: Plan, request: Request) -> Outcome:
     name_lock = f"name:{plan.name.lower()}"
     if plan.new_name:
         # Two machines may want one name at once: whoever comes second sees that it is taken.
-        await schedules.lock(transaction, name_lock)
-        await require_free_name(transaction, plan)
+        schedules.lock(transaction, name_lock)
+        require_free_name(transaction, plan)
     match plan.target:
         case NewComputer(group=group):
-            computer_id = await computers.create(
+            computer_id = computers.create(
                 transaction, layout, request.machine, plan.identity, plan.name, group
             )
         case ComputerRef(id=computer_id):
             if plan.new_name:
-                await computers.rename(transaction, computer_id, plan.name)
+                computers.rename(transaction, computer_id, plan.name)
     if plan.new_name:
-        await schedules.unlock(transaction, name_lock)
+        schedules.unlock(transaction, name_lock)
     # A machine that is known by two keys, as by its UUID and by its serial number, has two locks.
-    await schedules.lock(transaction, f"computer:{computer_id}")
+    schedules.lock(transaction, f"computer:{computer_id}")
     job_ids = [job.id for job in plan.jobs]
-    replaced = await schedules.replace_pending(
+    replaced = schedules.replace_pending(
         transaction,
         layout,
         computer_id,
         job_ids,
-        await schedules.start_time(transaction, request.start_at),
+        schedules.start_time(transaction, request.start_at),
     )
-    rows = await rows_of(transaction, layout, computer_id, job_ids)
-    await schedules.unlock(transaction, f"computer:{computer_id}")
+    rows = rows_of(transaction, layout, computer_id, job_ids)
+    schedules.unlock(transaction, f"computer:{computer_id}")
     old_name = plan.computer.name if plan.computer else None
     return Outcome(
         request_id=request.request_id,
@@ -113,14 +117,14 @@ async def _write(transaction: Transaction, layout: Layout, plan: Plan, request: 
     )
 
 
-async def _record(
+def _record(
     transaction: Transaction,
     request: Request,
     machine: str,
     state: Literal["scheduled", "rejected"],
     outcome: Outcome,
 ) -> None:
-    await schedules.record(
+    schedules.record(
         transaction,
         Record(
             request_id=request.request_id,

@@ -21,7 +21,7 @@ from bus.messages import AskStatus, Details, Outcome, Request, Schedule, decoder
 from bus.problems import RETRIABLE, Problem
 from bus.service import RETRY_AFTER
 from express import schedules
-from express.database import Database
+from express.database import Database, Transaction
 from express.layout_cache import LayoutCache
 from express.schedules import Record
 from services.admission import Admission
@@ -140,17 +140,20 @@ class Intake:
 
     async def _judge(self, asked: Schedule, rights: Rights, now: datetime) -> Record | None:
         """The record of a request that is done; of another, whether there is nothing against it."""
-        async with within(PATIENCE), self._database.transaction() as transaction:
-            record = await schedules.recorded(transaction, asked.request_id)
+        options = self._site.options.current
+
+        def judge(transaction: Transaction) -> Record | None:
+            record = schedules.recorded(transaction, asked.request_id)
             if record:
                 return record
             if asked.start_at and asked.start_at <= now:
                 raise Problem("bad_request", "The time to start at has passed already.")
-            layout = await self._layouts.layout(transaction)
-            await make_plan(
-                transaction, layout, asked, self._site.options.current, self._site.name, rights
-            )
+            layout = self._layouts.layout(transaction)
+            make_plan(transaction, layout, asked, options, self._site.name, rights)
             return None
+
+        async with within(PATIENCE):
+            return await self._database.transact(judge)
 
     async def _tell_refused(
         self, asked: Schedule, machine: str, technician: str | None, problem: Problem
@@ -220,8 +223,10 @@ class Intake:
         return False
 
     async def _record_of(self, request_id: str) -> Record | None:
-        async with within(PATIENCE), self._database.transaction() as transaction:
-            return await schedules.recorded(transaction, request_id)
+        async with within(PATIENCE):
+            return await self._database.transact(
+                lambda transaction: schedules.recorded(transaction, request_id)
+            )
 
     async def _recorded(self, request_id: str, machine: str) -> Outcome | None:
         record = await self._record_of(request_id)

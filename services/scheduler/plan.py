@@ -57,7 +57,7 @@ class Plan(Struct, frozen=True, kw_only=True):
         return self.computer is None or self.computer.name != self.name
 
 
-async def make_plan(
+def make_plan(
     transaction: Transaction,
     layout: Layout,
     wish: Wish,
@@ -72,13 +72,13 @@ async def make_plan(
             ``name_taken``, ``forbidden`` or ``deployment_server_unavailable``.
     """
     known = identity(wish.machine, options.shared)
-    jobs = await _jobs(transaction, wish.item_id, options, rights)
-    computer = await computers.find(transaction, layout, known)
+    jobs = _jobs(transaction, wish.item_id, options, rights)
+    computer = computers.find(transaction, layout, known)
     name = choose_name(computer, wish.computer_name, known, options, site)
-    target = computer or await _new_computer(transaction, layout, options.new_computer_group)
+    target = computer or _new_computer(transaction, layout, options.new_computer_group)
     plan = Plan(identity=known, target=target, name=name, jobs=tuple(jobs))
     if plan.new_name:
-        await require_free_name(transaction, plan)
+        require_free_name(transaction, plan)
     return plan
 
 
@@ -107,13 +107,13 @@ def choose_name(
     return check_name(asked, options.name_max_length)
 
 
-async def require_free_name(transaction: Transaction, plan: Plan) -> None:
+def require_free_name(transaction: Transaction, plan: Plan) -> None:
     """Makes sure that no other computer has the name, in any case.
 
     Raises:
         Problem: ``name_taken``, with the computers that have it.
     """
-    owners = await computers.named(transaction, plan.name)
+    owners = computers.named(transaction, plan.name)
     others = tuple(each for each in owners if not plan.computer or each.id != plan.computer.id)
     if others:
         raise Problem(
@@ -123,13 +123,13 @@ async def require_free_name(transaction: Transaction, plan: Plan) -> None:
         )
 
 
-async def _new_computer(transaction: Transaction, layout: Layout, name: str) -> NewComputer:
+def _new_computer(transaction: Transaction, layout: Layout, name: str) -> NewComputer:
     if layout.cannot_create:
         raise Problem(
             "deployment_server_unavailable",
             f"New computers cannot be created here: {layout.cannot_create}.",
         )
-    group = await computers.group_id(transaction, name)
+    group = computers.group_id(transaction, name)
     if group is None:
         raise Problem(
             "deployment_server_unavailable",
@@ -138,15 +138,13 @@ async def _new_computer(transaction: Transaction, layout: Layout, name: str) -> 
     return NewComputer(group)
 
 
-async def _jobs(
-    transaction: Transaction, item_id: str, options: Options, rights: Rights
-) -> list[Job]:
-    folders = await read_folders(transaction)
+def _jobs(transaction: Transaction, item_id: str, options: Options, rights: Rights) -> list[Job]:
+    folders = read_folders(transaction)
     needed = JobTree((), folders, options.tag, options.root_folder).needed(item_id)
     if needed is None or any(abs(id_) > LARGEST_ID for id_ in needed.job_ids):
         raise Problem("unknown_item")
-    jobs = [job for id_ in needed.job_ids if (job := await read_job(transaction, id_))]
-    jobs += await read_jobs_in(transaction, needed.folder_ids)
+    jobs = [job for id_ in needed.job_ids if (job := read_job(transaction, id_))]
+    jobs += read_jobs_in(transaction, needed.folder_ids)
     tree = JobTree(jobs, folders, options.tag, options.root_folder)
     found = tree.jobs_of(item_id)
     if not found:

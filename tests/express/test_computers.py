@@ -20,7 +20,7 @@ UUID = "A0B1C2D3-E4F5-4678-9ABC-DEF012345678"
 SWAPPED = "D3C2B1A0-F5E4-7846-9ABC-DEF012345678"
 
 
-async def add(
+def add(
     tx: Transaction,
     name: str,
     *,
@@ -31,20 +31,20 @@ async def add(
     macs: Sequence[str] = (),
 ) -> int:
     """A computer as an inventory may have written it."""
-    await tx.insert("computer", ("name", "group_id"), [(name, group)])
-    rows = await tx.fetch("SELECT MAX(computer_id) FROM computer")
+    tx.insert("computer", ("name", "group_id"), [(name, group)])
+    rows = tx.fetch("SELECT MAX(computer_id) FROM computer")
     number = int(rows[0][0])
-    await tx.insert(
+    tx.insert(
         "hardware",
         ("computer_id", "uuid", "serial_num", "asset_tag"),
         [(number, uuid, serial, asset_tag)],
     )
-    await tx.insert("nics", ("computer_id", "mac_addr"), [(number, mac) for mac in macs])
+    tx.insert("nics", ("computer_id", "mac_addr"), [(number, mac) for mac in macs])
     return number
 
 
-async def look(tx: Transaction, machine: Machine) -> int | None:
-    found = await find(tx, await read_layout(tx), identity(machine))
+def look(tx: Transaction, machine: Machine) -> int | None:
+    found = find(tx, read_layout(tx), identity(machine))
     return found.id if found else None
 
 
@@ -52,38 +52,38 @@ async def test_a_uuid_is_found_in_any_form(database: Database) -> None:
     bare = UUID.replace("-", "")
     for stored in (UUID, UUID.lower(), SWAPPED, bare, f"{{{UUID}}}", f"  {UUID} "):
         async with database.transaction() as tx:
-            number = await add(tx, "PC", uuid=stored)
+            number = add(tx, "PC", uuid=stored)
             for asked in (UUID, SWAPPED.lower()):
-                assert await look(tx, Machine(uuid=asked)) == number
-            await tx.execute("DELETE FROM hardware WHERE computer_id = ?", number)
+                assert look(tx, Machine(uuid=asked)) == number
+            tx.execute("DELETE FROM hardware WHERE computer_id = ?", number)
 
 
 async def test_an_address_is_found_in_any_form(database: Database) -> None:
     for stored in ("00:1b:21:aa:bb:cc", "001B21AABBCC", "00-1B-21-AA-BB-CC", "001b.21aa.bbcc"):
         async with database.transaction() as tx:
-            number = await add(tx, "PC", macs=["02:00:00:00:00:77", stored])
-            assert await look(tx, Machine(macs=("00:1B:21:AA:BB:CC",))) == number
-            await tx.execute("DELETE FROM nics WHERE computer_id = ?", number)
+            number = add(tx, "PC", macs=["02:00:00:00:00:77", stored])
+            assert look(tx, Machine(macs=("00:1B:21:AA:BB:CC",))) == number
+            tx.execute("DELETE FROM nics WHERE computer_id = ?", number)
 
 
 async def test_serial_number_and_asset_tag_are_found_in_any_case(database: Database) -> None:
     async with database.transaction() as tx:
-        one = await add(tx, "PC-1", serial="  5cg9 abc ")
-        two = await add(tx, "PC-2", asset_tag="Inv-0042")
-        assert await look(tx, Machine(serial="5CG9 ABC")) == one
-        assert await look(tx, Machine(asset_tag="INV-0042")) == two
-        assert await look(tx, Machine(serial="INV-0042")) is None
+        one = add(tx, "PC-1", serial="  5cg9 abc ")
+        two = add(tx, "PC-2", asset_tag="Inv-0042")
+        assert look(tx, Machine(serial="5CG9 ABC")) == one
+        assert look(tx, Machine(asset_tag="INV-0042")) == two
+        assert look(tx, Machine(serial="INV-0042")) is None
 
 
 async def test_an_unknown_machine_has_no_computer(database: Database) -> None:
     async with database.transaction() as tx:
-        assert await look(tx, Machine(uuid=UUID, serial="X-1", macs=("001b21aabbcc",))) is None
+        assert look(tx, Machine(uuid=UUID, serial="X-1", macs=("001b21aabbcc",))) is None
 
 
 async def test_the_sample_computers_are_found(database: Database) -> None:
     async with database.transaction() as tx:
-        layout = await read_layout(tx)
-        found = await find(tx, layout, identity(Machine(macs=("3c:52:82:a1:b7:01",))))
+        layout = read_layout(tx)
+        found = find(tx, layout, identity(Machine(macs=("3c:52:82:a1:b7:01",))))
     assert found is not None
     assert found.name == "STAFF-0117"
 
@@ -91,47 +91,47 @@ async def test_the_sample_computers_are_found(database: Database) -> None:
 async def test_a_leftover_never_matches_and_shares_no_address(database: Database) -> None:
     mac = "001b21aabbcc"
     async with database.transaction() as tx:
-        await add(tx, "OLD", group=None, uuid=UUID, serial="X-1", macs=[mac])
-        assert await look(tx, Machine(uuid=UUID, serial="X-1", macs=(mac,))) is None
-        number = await add(tx, "NEW", macs=[mac])
-        assert await look(tx, Machine(macs=(mac,))) == number
+        add(tx, "OLD", group=None, uuid=UUID, serial="X-1", macs=[mac])
+        assert look(tx, Machine(uuid=UUID, serial="X-1", macs=(mac,))) is None
+        number = add(tx, "NEW", macs=[mac])
+        assert look(tx, Machine(macs=(mac,))) == number
 
 
 async def test_a_shared_address_alone_identifies_nothing(database: Database) -> None:
     adapter, own = "001b21aabbcc", "001b21aabbdd"
     async with database.transaction() as tx:
-        one = await add(tx, "ONE", uuid=UUID, macs=[adapter])
-        two = await add(tx, "TWO", macs=["00:1B:21:AA:BB:CC", own])
+        one = add(tx, "ONE", uuid=UUID, macs=[adapter])
+        two = add(tx, "TWO", macs=["00:1B:21:AA:BB:CC", own])
         with pytest.raises(Problem) as caught:
-            await look(tx, Machine(macs=(adapter,)))
+            look(tx, Machine(macs=(adapter,)))
         assert caught.value.code == "bad_machine"
-        assert await look(tx, Machine(uuid=UUID, macs=(adapter,))) == one
-        assert await look(tx, Machine(macs=(adapter, own))) == two
-        assert await look(tx, Machine(serial="NEW-1", macs=(adapter,))) is None
+        assert look(tx, Machine(uuid=UUID, macs=(adapter,))) == one
+        assert look(tx, Machine(macs=(adapter, own))) == two
+        assert look(tx, Machine(serial="NEW-1", macs=(adapter,))) is None
 
 
 async def test_one_computer_with_an_address_twice_shares_it_with_nobody(
     database: Database,
 ) -> None:
     async with database.transaction() as tx:
-        number = await add(tx, "PC", macs=["001b21aabbcc", "00-1B-21-AA-BB-CC"])
-        assert await look(tx, Machine(macs=("001b21aabbcc",))) == number
+        number = add(tx, "PC", macs=["001b21aabbcc", "00-1B-21-AA-BB-CC"])
+        assert look(tx, Machine(macs=("001b21aabbcc",))) == number
 
 
 async def test_an_adapter_shared_by_thousands_is_no_trouble(database: Database) -> None:
     async with database.transaction() as tx:
-        await tx.insert("computer", ("name", "group_id"), [(f"PC-{n}", 2) for n in range(2200)])
-        rows = await tx.fetch("SELECT computer_id FROM computer WHERE name LIKE 'PC-%'")
-        await tx.insert("nics", ("computer_id", "mac_addr"), [(r[0], "001B21AABBCC") for r in rows])
-        number = await add(tx, "MINE", serial="X-1", macs=["001B21AABBCC"])
-        assert await look(tx, Machine(serial="x-1", macs=("001b21aabbcc",))) == number
+        tx.insert("computer", ("name", "group_id"), [(f"PC-{n}", 2) for n in range(2200)])
+        rows = tx.fetch("SELECT computer_id FROM computer WHERE name LIKE 'PC-%'")
+        tx.insert("nics", ("computer_id", "mac_addr"), [(r[0], "001B21AABBCC") for r in rows])
+        number = add(tx, "MINE", serial="X-1", macs=["001B21AABBCC"])
+        assert look(tx, Machine(serial="x-1", macs=("001b21aabbcc",))) == number
 
 
 async def test_two_computers_of_one_serial_number_are_ambiguous(database: Database) -> None:
     async with database.transaction() as tx:
-        numbers = [await add(tx, name, serial="X-1") for name in ("A", "B")]
+        numbers = [add(tx, name, serial="X-1") for name in ("A", "B")]
         with pytest.raises(Problem) as caught:
-            await look(tx, Machine(serial="x-1"))
+            look(tx, Machine(serial="x-1"))
     assert caught.value.code == "ambiguous_machine"
     assert caught.value.details.computers == tuple(
         ComputerRef(id=number, name=name) for number, name in zip(numbers, "AB", strict=True)
@@ -141,15 +141,15 @@ async def test_two_computers_of_one_serial_number_are_ambiguous(database: Databa
 async def test_a_machine_that_nothing_identifies_is_refused(database: Database) -> None:
     async with database.transaction() as tx:
         with pytest.raises(Problem, match="bad_machine"):
-            await look(tx, Machine(serial="None", macs=("ff:ff:ff:ff:ff:ff",)))
+            look(tx, Machine(serial="None", macs=("ff:ff:ff:ff:ff:ff",)))
 
 
 async def test_what_looks_like_sql_is_a_value_like_any_other(database: Database) -> None:
     text = "x'); DELETE FROM computer; --"
     async with database.transaction() as tx:
-        number = await add(tx, text, serial=text)
-        assert await look(tx, Machine(serial=text)) == number
-        assert [ref.id for ref in await named(tx, text)] == [number]
+        number = add(tx, text, serial=text)
+        assert look(tx, Machine(serial=text)) == number
+        assert [ref.id for ref in named(tx, text)] == [number]
 
 
 # Names.
@@ -162,51 +162,49 @@ async def names(request: pytest.FixtureRequest, kind: Dialect, database: Databas
         return database
     async with database.transaction() as tx:
         if kind == "sqlite":
-            await tx.execute("DROP INDEX computer_by_name")
-            await tx.execute("ALTER TABLE computer RENAME COLUMN name TO was")
-            await tx.execute("ALTER TABLE computer ADD COLUMN name varchar(64) COLLATE NOCASE")
-            await tx.execute("UPDATE computer SET name = was")
-            await tx.execute("ALTER TABLE computer DROP COLUMN was")
+            tx.execute("DROP INDEX computer_by_name")
+            tx.execute("ALTER TABLE computer RENAME COLUMN name TO was")
+            tx.execute("ALTER TABLE computer ADD COLUMN name varchar(64) COLLATE NOCASE")
+            tx.execute("UPDATE computer SET name = was")
+            tx.execute("ALTER TABLE computer DROP COLUMN was")
         else:
-            await tx.execute(
+            tx.execute(
                 "CREATE COLLATION any_case"
                 " (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
             )
-            await tx.execute(
-                "ALTER TABLE computer ALTER COLUMN name TYPE varchar(64) COLLATE any_case"
-            )
+            tx.execute("ALTER TABLE computer ALTER COLUMN name TYPE varchar(64) COLLATE any_case")
     return database
 
 
 async def test_a_name_is_taken_in_any_case(names: Database) -> None:
     async with names.transaction() as tx:
-        number = await add(tx, "MÜLLER-PC")
+        number = add(tx, "MÜLLER-PC")
         for asked in ("Müller-PC", "MÜLLER-PC", "müller-pc", "mÜller-pc"):
-            assert [ref.id for ref in await named(tx, asked)] == [number]
+            assert [ref.id for ref in named(tx, asked)] == [number]
 
 
 async def test_a_name_may_stand_at_several_computers_but_not_at_leftovers(names: Database) -> None:
     async with names.transaction() as tx:
-        numbers = {await add(tx, name) for name in ("TWIN", "twin")}
-        await add(tx, "TWIN", group=None)
-        await add(tx, "TWIN-2")
-        assert {ref.id for ref in await named(tx, "Twin")} == numbers
-        assert await named(tx, "nobody") == []
+        numbers = {add(tx, name) for name in ("TWIN", "twin")}
+        add(tx, "TWIN", group=None)
+        add(tx, "TWIN-2")
+        assert {ref.id for ref in named(tx, "Twin")} == numbers
+        assert named(tx, "nobody") == []
 
 
 async def test_a_computer_is_renamed(names: Database) -> None:
     async with names.transaction() as tx:
-        number = await add(tx, "BEFORE")
-        await rename(tx, number, "1-AFTER")
-        assert [ref.id for ref in await named(tx, "1-after")] == [number]
-        assert await named(tx, "BEFORE") == []
+        number = add(tx, "BEFORE")
+        rename(tx, number, "1-AFTER")
+        assert [ref.id for ref in named(tx, "1-after")] == [number]
+        assert named(tx, "BEFORE") == []
 
 
 async def test_a_group_is_found_by_its_name(names: Database) -> None:
     async with names.transaction() as tx:
-        assert await group_id(tx, "New Computers") == 2
-        assert await group_id(tx, "new computers") == 2
-        assert await group_id(tx, "Nowhere") is None
+        assert group_id(tx, "New Computers") == 2
+        assert group_id(tx, "new computers") == 2
+        assert group_id(tx, "Nowhere") is None
 
 
 # Creating.
@@ -223,9 +221,9 @@ async def test_a_created_computer_is_found_again_by_each_of_its_keys(names: Data
     )
     shared = frozenset({"001b21aabbdd"})
     async with names.transaction() as tx:
-        layout = await read_layout(tx)
-        await lock(tx, "name:pc-1")
-        number = await create(tx, layout, machine, identity(machine, shared), "PC-1", 2)
+        layout = read_layout(tx)
+        lock(tx, "name:pc-1")
+        number = create(tx, layout, machine, identity(machine, shared), "PC-1", 2)
     async with names.transaction() as tx:
         for part in (
             Machine(uuid=SWAPPED),
@@ -233,14 +231,14 @@ async def test_a_created_computer_is_found_again_by_each_of_its_keys(names: Data
             Machine(asset_tag="a-1"),
             Machine(macs=("00-1B-21-AA-BB-CC",)),
         ):
-            assert await look(tx, part) == number
-        (stored,) = await tx.fetch(
+            assert look(tx, part) == number
+        (stored,) = tx.fetch(
             "SELECT c.name, c.group_id, h.uuid, h.serial_num, h.manuf, h.prod_name"
             " FROM computer c JOIN hardware h ON h.computer_id = c.computer_id"
             " WHERE c.computer_id = ?",
             number,
         )
-        macs = await tx.fetch("SELECT mac_addr FROM nics WHERE computer_id = ?", number)
+        macs = tx.fetch("SELECT mac_addr FROM nics WHERE computer_id = ?", number)
     assert tuple(stored[:4]) == ("PC-1", 2, UUID, "5CG9")
     assert stored[4] == ("ACME " * 200)[:255]
     assert stored[5] == "Box"
@@ -254,45 +252,43 @@ async def test_creating_a_name_that_is_there_is_a_conflict_and_leaves_nothing(
 
     async def create_twice() -> None:
         async with names.transaction() as tx:
-            layout = await read_layout(tx)
-            await add(tx, "PC-1")
-            await create(tx, layout, machine, identity(machine), "PC-1", 2)
+            layout = read_layout(tx)
+            add(tx, "PC-1")
+            create(tx, layout, machine, identity(machine), "PC-1", 2)
 
     with pytest.raises(WriteConflict):
         await create_twice()
     async with names.transaction() as tx:
-        assert await named(tx, "PC-1") == []
+        assert named(tx, "PC-1") == []
 
 
 async def test_a_leftover_of_the_same_name_does_not_stand_in_the_way(names: Database) -> None:
     machine = Machine(serial="X-1")
     async with names.transaction() as tx:
-        old = await add(tx, "PC-1", group=None, serial="X-1")
-        new = await create(tx, await read_layout(tx), machine, identity(machine), "PC-1", 2)
+        old = add(tx, "PC-1", group=None, serial="X-1")
+        new = create(tx, read_layout(tx), machine, identity(machine), "PC-1", 2)
         assert new != old
-        assert await look(tx, machine) == new
+        assert look(tx, machine) == new
 
 
 async def test_nothing_is_created_where_it_would_have_to_be_guessed(database: Database) -> None:
     machine = Machine(serial="X-1")
     async with database.transaction() as tx:
-        await tx.execute("DROP TABLE nics")
-        await tx.execute(
-            "CREATE TABLE nics (computer_id int, nic_id int NOT NULL, mac_addr varchar(32))"
-        )
-        layout = await read_layout(tx)
+        tx.execute("DROP TABLE nics")
+        tx.execute("CREATE TABLE nics (computer_id int, nic_id int NOT NULL, mac_addr varchar(32))")
+        layout = read_layout(tx)
         with pytest.raises(DatabaseUnavailable, match="does not let new computers") as caught:
-            await create(tx, layout, machine, identity(machine), "PC-1", 2)
+            create(tx, layout, machine, identity(machine), "PC-1", 2)
         assert "nics.nic_id" in caught.value.message
-        assert await named(tx, "PC-1") == []
+        assert named(tx, "PC-1") == []
 
 
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 async def test_the_embedded_default_looks_computers_up_in_its_indices(database: Database) -> None:
     machine = Machine(uuid=UUID, serial="X-1", asset_tag="A-1", macs=("001b21aabbcc",))
     async with database.transaction() as tx:
-        query, values = candidates_query(await read_layout(tx), identity(machine))
-        plan = [str(row[3]) for row in await tx.fetch(f"EXPLAIN QUERY PLAN {query}", *values)]
+        query, values = candidates_query(read_layout(tx), identity(machine))
+        plan = [str(row[3]) for row in tx.fetch(f"EXPLAIN QUERY PLAN {query}", *values)]
     indices = ("hardware_by_uuid", "hardware_by_serial", "hardware_by_asset_tag", "nics_by_address")
     for index in indices:
         assert any(step.startswith("SEARCH") and index in step for step in plan)

@@ -26,14 +26,12 @@ HANGS = 10.0
 pytestmark = pytest.mark.express
 
 
-async def names(tx: Transaction) -> list[str]:
-    return sorted(str(row[0]) for row in await tx.fetch("SELECT name FROM computer_group"))
+def names(tx: Transaction) -> list[str]:
+    return sorted(str(row[0]) for row in tx.fetch("SELECT name FROM computer_group"))
 
 
-async def add(tx: Transaction, number: int, name: str) -> int:
-    return await tx.execute(
-        "INSERT INTO computer_group (group_id, name) VALUES (?, ?)", number, name
-    )
+def add(tx: Transaction, number: int, name: str) -> int:
+    return tx.execute("INSERT INTO computer_group (group_id, name) VALUES (?, ?)", number, name)
 
 
 def odbc_threads() -> int:
@@ -76,21 +74,21 @@ def silent_server() -> Iterator[int]:
 
 async def test_a_transaction_commits_at_its_end(database: Database) -> None:
     async with database.transaction() as tx:
-        assert await add(tx, 100, "Fresh") == 1
+        assert add(tx, 100, "Fresh") == 1
     async with database.transaction() as tx:
-        assert "Fresh" in await names(tx)
+        assert "Fresh" in names(tx)
 
 
 async def test_an_exception_rolls_a_transaction_back(database: Database) -> None:
     async def fail() -> None:
         async with database.transaction() as tx:
-            await add(tx, 100, "Fresh")
+            add(tx, 100, "Fresh")
             raise Problem("name_taken")
 
     with pytest.raises(Problem):
         await fail()
     async with database.transaction() as tx:
-        assert "Fresh" not in await names(tx)
+        assert "Fresh" not in names(tx)
 
 
 async def test_a_unique_violation_is_a_conflict_and_undoes_the_transaction(
@@ -98,13 +96,13 @@ async def test_a_unique_violation_is_a_conflict_and_undoes_the_transaction(
 ) -> None:
     async def add_twice() -> None:
         async with database.transaction() as tx:
-            await add(tx, 100, "Fresh")
-            await add(tx, 100, "Twice")
+            add(tx, 100, "Fresh")
+            add(tx, 100, "Twice")
 
     with pytest.raises(WriteConflict):
         await add_twice()
     async with database.transaction() as tx:
-        assert "Fresh" not in await names(tx)
+        assert "Fresh" not in names(tx)
 
 
 async def test_a_failure_that_was_hushed_up_still_undoes_the_transaction(
@@ -112,29 +110,29 @@ async def test_a_failure_that_was_hushed_up_still_undoes_the_transaction(
 ) -> None:
     async def hush() -> None:
         async with database.transaction() as tx:
-            await add(tx, 100, "Fresh")
+            add(tx, 100, "Fresh")
             with suppress(pyodbc.Error):
-                await tx.execute("INSERT INTO no_such_table (a) VALUES (1)")
+                tx.execute("INSERT INTO no_such_table (a) VALUES (1)")
 
     with pytest.raises(pyodbc.Error):
         await hush()
     async with database.transaction() as tx:
-        assert "Fresh" not in await names(tx)
+        assert "Fresh" not in names(tx)
 
 
 async def test_a_missing_value_is_an_error_not_a_conflict(database: Database) -> None:
     with pytest.raises(pyodbc.Error):
         async with database.transaction() as tx:
-            await tx.execute("INSERT INTO computer_group (group_id, name) VALUES (100, NULL)")
+            tx.execute("INSERT INTO computer_group (group_id, name) VALUES (100, NULL)")
 
 
 @pytest.mark.parametrize("count", [0, 1, 999, 1000, 1001, 2500])
 async def test_many_rows_are_inserted_in_order(database: Database, count: int) -> None:
     rows = [(9000 + n, None if n % 2 else 1, f"job {n}") for n in range(count)]
     async with database.transaction() as tx:
-        await tx.insert("event", ("event_id", "folder_id", "name"), rows)
+        tx.insert("event", ("event_id", "folder_id", "name"), rows)
     async with database.transaction() as tx:
-        found = await tx.fetch(
+        found = tx.fetch(
             "SELECT event_id, folder_id, name FROM event WHERE event_id BETWEEN 9000 AND 20000"
             " ORDER BY event_id"
         )
@@ -144,17 +142,17 @@ async def test_many_rows_are_inserted_in_order(database: Database, count: int) -
 async def test_texts_come_back_as_they_went(database: Database) -> None:
     text = "Grüße, 'Straße' – 研究室 🖥"
     async with database.transaction() as tx:
-        await add(tx, 100, text)
+        add(tx, 100, text)
     async with database.transaction() as tx:
-        assert text in await names(tx)
+        assert text in names(tx)
 
 
 async def test_columns_are_described(database: Database) -> None:
     async with database.transaction() as tx:
-        schedule = {column.name: column for column in await tx.columns("event_schedule")}
-        folder = {column.name: column for column in await tx.columns("event_folder")}
-        assert await tx.columns("event_") == ()
-        assert await tx.columns("nothing") == ()
+        schedule = {column.name: column for column in tx.columns("event_schedule")}
+        folder = {column.name: column for column in tx.columns("event_folder")}
+        assert tx.columns("event_") == ()
+        assert tx.columns("nothing") == ()
     assert list(schedule) == ["schedule_id", "event_id", "computer_id", "start_time", "status_code"]
     assert schedule["schedule_id"].generated
     assert not schedule["schedule_id"].required
@@ -172,7 +170,7 @@ async def test_connections_are_used_again(database: Database) -> None:
     before = odbc_threads()
     for _ in range(5):
         async with database.transaction() as tx:
-            await tx.fetch("SELECT 1")
+            tx.fetch("SELECT 1")
     assert odbc_threads() == before + 1
 
 
@@ -186,7 +184,7 @@ async def test_a_caller_waits_no_longer_than_told_for_a_connection(dsn: str) -> 
                 await held.enter_async_context(database.transaction())
         assert "busy" in caught.value.reason
     async with database.transaction() as tx:
-        await tx.fetch("SELECT 1")
+        tx.fetch("SELECT 1")
     await database.close()
 
 
@@ -199,7 +197,7 @@ async def test_callers_beyond_the_size_take_turns(dsn: str) -> None:
         async with database.transaction() as tx:
             inside += 1
             most = max(most, inside)
-            await tx.fetch("SELECT 1")
+            tx.fetch("SELECT 1")
             inside -= 1
 
     await asyncio.gather(*(one() for _ in range(40)))
@@ -211,7 +209,7 @@ async def test_closing_ends_every_thread(dsn: str) -> None:
     before = odbc_threads()
     database = Database(dsn)
     async with database.transaction() as one, database.transaction() as two:
-        await one.fetch("SELECT 1")
+        one.fetch("SELECT 1")
         await two.fetch("SELECT 1")
     await database.close()
     await until_no_threads(before)
@@ -226,9 +224,9 @@ async def test_a_cancelled_caller_leaves_the_pool_whole(dsn: str) -> None:
 
     async def work(number: int) -> None:
         async with database.transaction() as tx:
-            await tx.fetch("SELECT COUNT(*) FROM event")
-            await tx.execute("INSERT INTO ii_lock (lock_key) VALUES (?)", f"key {number}")
-            await tx.fetch("SELECT COUNT(*) FROM event")
+            tx.fetch("SELECT COUNT(*) FROM event")
+            tx.execute("INSERT INTO ii_lock (lock_key) VALUES (?)", f"key {number}")
+            tx.fetch("SELECT COUNT(*) FROM event")
             raise Problem("forbidden")
 
     for number in range(60):
@@ -240,7 +238,7 @@ async def test_a_cancelled_caller_leaves_the_pool_whole(dsn: str) -> None:
         with pytest.raises((asyncio.CancelledError, Problem, WriteConflict)):
             await task
     async with database.transaction() as one, database.transaction() as two:
-        assert (await one.fetch("SELECT COUNT(*) FROM ii_lock"))[0][0] == 0
+        assert (one.fetch("SELECT COUNT(*) FROM ii_lock"))[0][0] == 0
         assert (await two.fetch("SELECT COUNT(*) FROM ii_lock"))[0][0] == 0
     await database.close()
     await until_no_threads(before)
@@ -259,7 +257,7 @@ async def test_statements_of_sqlite_survive_that_their_callers_are_cancelled(
     async def ask() -> None:
         async with database.transaction() as tx:
             while True:
-                await tx.fetch(many)
+                tx.fetch(many)
 
     for number in range(300):
         asking = [asyncio.create_task(ask()) for _ in range(3)]
@@ -268,7 +266,7 @@ async def test_statements_of_sqlite_survive_that_their_callers_are_cancelled(
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
     async with asyncio.timeout(HANGS), database.transaction() as tx:
-        assert len(await tx.fetch(many)) == 42 * 42
+        assert len(tx.fetch(many)) == 42 * 42
     await database.close()
 
 
@@ -291,7 +289,7 @@ async def test_a_path_with_blanks_and_letters_of_any_kind_is_fine(tmp_path: Path
     path.parent.mkdir()
     database = Database(sqlite_dsn(path), create=True)
     async with database.transaction() as tx:
-        await tx.execute("CREATE TABLE t (a int)")
+        tx.execute("CREATE TABLE t (a int)")
     await database.close()
     assert path.exists()
 
@@ -306,7 +304,7 @@ async def test_a_lock_that_is_held_too_long_is_a_conflict_on_sqlite(
         await add(holder, 100, "One")
         with pytest.raises(WriteConflict):
             async with database.transaction() as tx:
-                await add(tx, 101, "Two")
+                add(tx, 101, "Two")
     await database.close()
 
 
@@ -369,13 +367,13 @@ async def test_a_connection_that_does_not_come_holds_up_nobody(
 
     async def connect() -> None:
         async with database.transaction() as tx:
-            await tx.fetch("SELECT 1")
+            tx.fetch("SELECT 1")
 
     async with database.transaction() as tx:
         with own_server.frozen(for_all=False):
             connecting = [asyncio.create_task(connect()) for _ in range(2)]
             for _ in range(20):
-                await tx.fetch("SELECT 1")
+                tx.fetch("SELECT 1")
             assert not any(task.done() for task in connecting)
             results = await asyncio.gather(*connecting, return_exceptions=True)
     assert [type(result) for result in results] == [DatabaseUnavailable] * 2
@@ -385,8 +383,8 @@ async def test_a_connection_that_does_not_come_holds_up_nobody(
 
 async def sleep_in(database: Database, seconds: float) -> None:
     async with database.transaction() as tx:
-        await add(tx, 100, "Asleep")
-        await tx.fetch("SELECT pg_sleep(?)", seconds)
+        add(tx, 100, "Asleep")
+        tx.fetch("SELECT pg_sleep(?)", seconds)
 
 
 async def test_a_statement_that_takes_too_long_is_given_up(
@@ -397,7 +395,7 @@ async def test_a_statement_that_takes_too_long_is_given_up(
         async with asyncio.timeout(HANGS):
             await sleep_in(database, 30)
     async with database.transaction() as tx:
-        assert "Asleep" not in await names(tx)
+        assert "Asleep" not in names(tx)
     await database.close()
 
 
@@ -409,7 +407,7 @@ async def test_a_row_that_somebody_else_keeps_locked_is_waited_for_no_longer_tha
         await add(holder, 100, "One")
         with pytest.raises(DatabaseUnavailable):
             async with database.transaction() as tx:
-                await add(tx, 100, "Two")
+                add(tx, 100, "Two")
     await database.close()
 
 
@@ -436,7 +434,7 @@ async def test_the_statement_of_a_cancelled_caller_ends_on_the_server(
         await task
     await until_running(0)
     async with database.transaction() as tx:
-        assert "Asleep" not in await names(tx)
+        assert "Asleep" not in names(tx)
     admin.close()
     await database.close()
     await until_no_threads(before)
@@ -447,24 +445,24 @@ async def test_a_server_that_is_killed_and_comes_back_is_used_again(
 ) -> None:
     database = Database(own_server.dsn(), size=3, connect_timeout=2)
     async with database.transaction() as one, database.transaction() as two:
-        await one.execute("CREATE TABLE t (a int)")
+        one.execute("CREATE TABLE t (a int)")
         await two.fetch("SELECT 1")
 
     async def lose() -> None:
         async with database.transaction() as tx:
-            await tx.execute("INSERT INTO t (a) VALUES (1)")
+            tx.execute("INSERT INTO t (a) VALUES (1)")
             await asyncio.to_thread(own_server.stop)
-            await tx.execute("INSERT INTO t (a) VALUES (2)")
+            tx.execute("INSERT INTO t (a) VALUES (2)")
 
     with pytest.raises(DatabaseUnavailable) as lost:
         await lose()
     assert lost.value.reason
     with pytest.raises(DatabaseUnavailable):
         async with database.transaction() as tx:
-            await tx.fetch("SELECT 1")
+            tx.fetch("SELECT 1")
     await asyncio.to_thread(own_server.start)
     async with database.transaction() as tx:
-        assert (await tx.fetch("SELECT COUNT(*) FROM t"))[0][0] == 0
+        assert (tx.fetch("SELECT COUNT(*) FROM t"))[0][0] == 0
     await database.close()
 
 
@@ -475,13 +473,13 @@ async def test_idle_connections_that_died_are_found_before_use(
     async with AsyncExitStack() as stack:
         for _ in range(3):
             tx = await stack.enter_async_context(database.transaction())
-            await tx.fetch("SELECT 1")
+            tx.fetch("SELECT 1")
     await asyncio.to_thread(own_server.stop)
     await asyncio.to_thread(own_server.start)
     async with AsyncExitStack() as stack:
         for _ in range(3):
             tx = await stack.enter_async_context(database.transaction())
-            await tx.fetch("SELECT 1")
+            tx.fetch("SELECT 1")
     await database.close()
 
 
@@ -502,10 +500,10 @@ async def test_a_server_that_freezes_exhausts_nothing_and_is_used_again_when_it_
     async def ask() -> None:
         with pytest.raises(DatabaseUnavailable):
             async with asyncio.timeout(HANGS), database.transaction() as tx:
-                await tx.fetch("SELECT 1")
+                tx.fetch("SELECT 1")
 
     async with database.transaction() as one, database.transaction() as two:
-        await one.fetch("SELECT 1")
+        one.fetch("SELECT 1")
         await two.fetch("SELECT 1")
     with own_server.frozen():
         for _ in range(8):
@@ -516,7 +514,7 @@ async def test_a_server_that_freezes_exhausts_nothing_and_is_used_again_when_it_
         while True:
             try:
                 async with database.transaction() as tx:
-                    await tx.fetch("SELECT 1")
+                    tx.fetch("SELECT 1")
                 break
             except DatabaseUnavailable:
                 await asyncio.sleep(0.05)
@@ -531,11 +529,11 @@ async def test_closing_does_not_wait_for_a_connection_that_hangs(
     database = Database(own_server.dsn(), size=2, statement_timeout=0.2)
 
     async with database.transaction() as tx:
-        backend = int((await tx.fetch("SELECT pg_backend_pid()"))[0][0])
+        backend = int((tx.fetch("SELECT pg_backend_pid()"))[0][0])
     os.kill(backend, signal.SIGSTOP)
     with pytest.raises(DatabaseUnavailable):
         async with database.transaction() as tx:
-            await tx.fetch("SELECT 1")
+            tx.fetch("SELECT 1")
     async with asyncio.timeout(HANGS):
         await database.close()
     os.kill(backend, signal.SIGCONT)
@@ -552,9 +550,9 @@ async def test_two_transactions_that_wait_for_each_other_are_told_apart(
     async def work(first: int, second: int) -> None:
         async with database.transaction() as tx:
             sql = "UPDATE computer_group SET parent_id = NULL WHERE group_id = ?"
-            await tx.execute(sql, first)
+            tx.execute(sql, first)
             await met.wait()
-            await tx.execute(sql, second)
+            tx.execute(sql, second)
 
     results = await asyncio.gather(work(3, 4), work(4, 3), return_exceptions=True)
     assert [type(r) for r in results if r] == [WriteConflict]

@@ -23,16 +23,16 @@ pytestmark = pytest.mark.express
 
 async def tables_of(database: Database, *tables: str) -> list[str]:
     async with database.transaction() as tx:
-        return [table for table in tables if await tx.columns(table)]
+        return [table for table in tables if tx.columns(table)]
 
 
-async def run(tx: Transaction, statements: Iterable[str]) -> None:
+def run(tx: Transaction, statements: Iterable[str]) -> None:
     for statement in statements:
-        await tx.execute(statement)
+        tx.execute(statement)
 
 
-async def every_job(tx: Transaction) -> list[Job]:
-    rows = await tx.fetch("SELECT event_id, folder_id, name, description FROM event")
+def every_job(tx: Transaction) -> list[Job]:
+    rows = tx.fetch("SELECT event_id, folder_id, name, description FROM event")
     return sorted(Job(*row) for row in rows)
 
 
@@ -40,9 +40,9 @@ async def test_the_embedded_default_is_made_in_an_empty_database(empty_dsn: str)
     database = Database(empty_dsn, create=True)
     await create_embedded(database, sample=False)
     async with database.transaction() as tx:
-        layout = await read_layout(tx)
-        assert await every_job(tx) == []
-        states = {finding.check: finding.state for finding in await examine(tx)}
+        layout = read_layout(tx)
+        assert every_job(tx) == []
+        states = {finding.check: finding.state for finding in examine(tx)}
     assert not layout.cannot_create
     assert not layout.cannot_schedule
     assert states.pop("jobs") == "warn"
@@ -52,9 +52,9 @@ async def test_the_embedded_default_is_made_in_an_empty_database(empty_dsn: str)
 
 async def test_the_sample_is_a_believable_job_tree(database: Database) -> None:
     async with database.transaction() as tx:
-        jobs, folders = await every_job(tx), await read_folders(tx)
-        assert (await tx.fetch("SELECT COUNT(*) FROM computer"))[0][0] == 5
-        assert {finding.state for finding in await examine(tx)} == {"ok"}
+        jobs, folders = every_job(tx), read_folders(tx)
+        assert (tx.fetch("SELECT COUNT(*) FROM computer"))[0][0] == 5
+        assert {finding.state for finding in examine(tx)} == {"ok"}
     by_id = {folder.id: folder for folder in folders}
     assert all(folder.parent_id is None or folder.parent_id in by_id for folder in folders)
     assert all(job.folder_id in by_id for job in jobs)
@@ -68,18 +68,18 @@ async def test_making_it_again_changes_nothing(empty_dsn: str) -> None:
     database = Database(empty_dsn, create=True)
     await create_embedded(database, sample=True)
     async with database.transaction() as tx:
-        before = await every_job(tx)
-        await tx.execute("DELETE FROM event WHERE event_id = ?", before[-1].id)
+        before = every_job(tx)
+        tx.execute("DELETE FROM event WHERE event_id = ?", before[-1].id)
     await create_embedded(database, sample=True)
     async with database.transaction() as tx:
-        assert await every_job(tx) == before[:-1]
+        assert every_job(tx) == before[:-1]
     await database.close()
 
 
 async def test_a_failure_leaves_no_half_of_it(empty_dsn: str) -> None:
     database = Database(empty_dsn, create=True)
     async with database.transaction() as tx:
-        await tx.execute("CREATE TABLE event_folder (folder_id int NOT NULL PRIMARY KEY)")
+        tx.execute("CREATE TABLE event_folder (folder_id int NOT NULL PRIMARY KEY)")
     with pytest.raises(Exception, match=r"parent_id|name"):
         await create_embedded(database, sample=True)
     assert await tables_of(database, "event_folder", "event", "ii_lock") == ["event_folder"]
@@ -104,8 +104,8 @@ async def real(empty_dsn: str) -> AsyncIterator[Database]:
     """A database as a deployment server may have it: no key of its own making, no hardware."""
     database = Database(empty_dsn, create=True)
     async with database.transaction() as tx:
-        await run(tx, REAL)
-        await tx.execute("INSERT INTO computer_group (group_id, name) VALUES (1, 'Other')")
+        run(tx, REAL)
+        tx.execute("INSERT INTO computer_group (group_id, name) VALUES (1, 'Other')")
     yield database
     await database.close()
 
@@ -113,7 +113,7 @@ async def real(empty_dsn: str) -> AsyncIterator[Database]:
 async def test_only_own_tables_are_added_to_a_deployment_server(real: Database) -> None:
     async with real.transaction() as tx:
         with pytest.raises(DatabaseUnavailable, match="lacks ii_request, ii_lock"):
-            await read_layout(tx)
+            read_layout(tx)
     await install_own_tables(real)
     await install_own_tables(real)
     assert await tables_of(real, "ii_request", "ii_lock", "nics", "hardware") == [
@@ -121,21 +121,21 @@ async def test_only_own_tables_are_added_to_a_deployment_server(real: Database) 
         "ii_lock",
     ]
     async with real.transaction() as tx:
-        layout = await read_layout(tx)
+        layout = read_layout(tx)
     assert layout.owners == {"uuid": "computer", "serial_num": "computer", "asset_tag": "computer"}
     assert (layout.hardware, layout.nics) == (False, False)
 
 
 async def test_doctor_says_what_a_deployment_server_lacks_and_what_helps(real: Database) -> None:
     async with real.transaction() as tx:
-        await tx.execute("DROP TABLE event")
-        before = {f.check: f for f in await examine(tx, "New Computers")}
+        tx.execute("DROP TABLE event")
+        before = {f.check: f for f in examine(tx, "New Computers")}
     assert before["tables"].state == "fail"
     assert "event" in before["tables"].text
     assert before["own tables"].state == "fail"
     async with real.transaction() as tx:
-        await tx.execute(REAL[1])
-        findings = {f.check: f for f in await examine(tx, "New Computers")}
+        tx.execute(REAL[1])
+        findings = {f.check: f for f in examine(tx, "New Computers")}
     assert findings["tables"].state == "ok"
     assert findings["group"].state == "fail"
     assert findings["identity"].state == "warn"
@@ -147,8 +147,8 @@ async def test_doctor_says_what_a_deployment_server_lacks_and_what_helps(real: D
 
 async def test_a_row_left_in_the_locks_is_told(database: Database) -> None:
     async with database.transaction() as tx:
-        await tx.execute("INSERT INTO ii_lock (lock_key) VALUES ('left')")
-        findings = {f.check: f for f in await examine(tx)}
+        tx.execute("INSERT INTO ii_lock (lock_key) VALUES ('left')")
+        findings = {f.check: f for f in examine(tx)}
     assert findings["locks"].state == "warn"
     assert findings["locks"].cure
 

@@ -13,12 +13,12 @@ pytestmark = pytest.mark.express
 
 async def test_what_a_menu_is_made_of_is_read(database: Database) -> None:
     async with database.transaction() as tx:
-        await tx.insert(
+        tx.insert(
             "event",
             ("event_id", "folder_id", "name"),
             [(1, None, None), (2, 40, "Deploy (mi)"), (3, 13, "(MI)"), (4, 6, "Old (MI) job")],
         )
-        rows = await read_menu_rows(tx, "(MI)")
+        rows = read_menu_rows(tx, "(MI)")
     assert Job(2000191, 5, "Wipe disk (MI)", "Wipe the disk before disposal") in rows.jobs
     assert Job(3, 13, "(MI)", "") in rows.jobs
     assert Job(4, 6, "Old (MI) job", "") in rows.jobs
@@ -39,10 +39,10 @@ async def test_a_ruled_job_is_read_and_no_job_is_told_twice(
     added = [(2, 40, "Deploy (mi)"), (3, 40, "(MI)"), (4, 40, "Old (MI) job"), (5, 40, "a"),
              (6, 40, "b"), (7, None, None)]  # fmt: skip
     async with database.transaction() as tx:
-        before = await read_menu_rows(tx, "(MI)")
-        await tx.insert("event", ("event_id", "folder_id", "name"), added)
-        rows = await read_menu_rows(tx, "(MI)", frozenset(ruled))
-        everything = await read_all_jobs(tx)
+        before = read_menu_rows(tx, "(MI)")
+        tx.insert("event", ("event_id", "folder_id", "name"), added)
+        rows = read_menu_rows(tx, "(MI)", frozenset(ruled))
+        everything = read_all_jobs(tx)
     read = {job.id for job in rows.jobs}
     assert len(read) == len(rows.jobs)
     assert {3, 4, *ruled} - {8} <= read
@@ -60,8 +60,8 @@ async def test_thousands_of_ruled_jobs_are_read_and_impossible_ids_are_not_asked
 ) -> None:
     ids = [*range(1, 2501), LARGEST_ID, LARGEST_ID + 1, -LARGEST_ID - 2, 10**18]
     async with database.transaction() as tx:
-        await tx.insert("event", ("event_id", "folder_id", "name"), [(2400, 10, "x")])
-        rows = await read_menu_rows(tx, "(MI)", ids)
+        tx.insert("event", ("event_id", "folder_id", "name"), [(2400, 10, "x")])
+        rows = read_menu_rows(tx, "(MI)", ids)
     assert Job(2400, 10, "x", "") in rows.jobs
 
 
@@ -69,22 +69,22 @@ async def test_thousands_of_ruled_jobs_are_read_and_impossible_ids_are_not_asked
 async def test_a_tag_means_itself_whatever_it_is_made_of(database: Database, tag: str) -> None:
     names = [tag, f"x {tag}", f"{tag} y", "100", "axb", "x", "a", "plain", "]["]
     async with database.transaction() as tx:
-        await tx.execute("DELETE FROM event_schedule")
-        await tx.execute("DELETE FROM event")
-        await tx.insert(
+        tx.execute("DELETE FROM event_schedule")
+        tx.execute("DELETE FROM event")
+        tx.insert(
             "event",
             ("event_id", "folder_id", "name"),
             [(number, 10, name) for number, name in enumerate(names)],
         )
-        rows = await read_menu_rows(tx, tag)
+        rows = read_menu_rows(tx, tag)
     assert {job.name for job in rows.jobs} == {name for name in names if tag in name}
     assert rows.filled == {10: len(names) - len(rows.jobs)}
 
 
 async def test_one_job_is_read_or_known_to_be_gone(database: Database) -> None:
     async with database.transaction() as tx:
-        assert await read_job(tx, 2000190) == Job(2000190, 5, "Memory test (MI)", "")
-        assert await read_job(tx, 1) is None
+        assert read_job(tx, 2000190) == Job(2000190, 5, "Memory test (MI)", "")
+        assert read_job(tx, 1) is None
 
 
 @pytest.mark.parametrize(
@@ -101,8 +101,8 @@ async def test_what_is_read_is_enough_to_know_what_rights_permit(
     database: Database, rights: Rights
 ) -> None:
     async with database.transaction() as tx:
-        rows = await read_menu_rows(tx, "(MI)", {id_ for id_, _ in rights.jobs})
-        everything = await read_all_jobs(tx)
+        rows = read_menu_rows(tx, "(MI)", {id_ for id_, _ in rights.jobs})
+        everything = read_all_jobs(tx)
     some = JobTree(rows.jobs, rows.folders, "(MI)", None, rows.filled)
     whole = JobTree(everything, rows.folders, "(MI)", None)
     permitted = [
@@ -115,7 +115,7 @@ async def test_what_is_read_is_enough_to_know_what_rights_permit(
 
 async def test_all_jobs_are_read(database: Database) -> None:
     async with database.transaction() as tx:
-        found = await read_all_jobs(tx)
+        found = read_all_jobs(tx)
     assert Job(2000190, 5, "Memory test (MI)", "") in found
     assert {2000130, 2000131, 2000132, 2000133} <= {job.id for job in found}
 
@@ -123,6 +123,6 @@ async def test_all_jobs_are_read(database: Database) -> None:
 @pytest.mark.parametrize("more", [0, 999, 2500])
 async def test_the_jobs_of_many_folders_are_read(database: Database, more: int) -> None:
     async with database.transaction() as tx:
-        found = await read_jobs_in(tx, [12, 13, 12, *range(1000, 1000 + more)])
-        assert await read_jobs_in(tx, []) == []
+        found = read_jobs_in(tx, [12, 13, 12, *range(1000, 1000 + more)])
+        assert read_jobs_in(tx, []) == []
     assert sorted(job.id for job in found) == [2000130, 2000131, 2000132, 2000133]

@@ -16,25 +16,25 @@ NOW = datetime(2026, 3, 1, 12, 30, 15)  # noqa: DTZ001 - as a database writes it
 JOBS = [2000103, 2000101, 2000103]
 
 
-async def computers(tx: Transaction) -> list[int]:
-    return [int(row[0]) for row in await tx.fetch("SELECT computer_id FROM computer ORDER BY 1")]
+def computers(tx: Transaction) -> list[int]:
+    return [int(row[0]) for row in tx.fetch("SELECT computer_id FROM computer ORDER BY 1")]
 
 
-async def schedule(tx: Transaction, computer: int, jobs: list[int]) -> tuple[int, int]:
-    layout = await read_layout(tx)
-    await replace_pending(tx, layout, computer, jobs, NOW)
-    found = await rows_of(tx, layout, computer, jobs)
+def schedule(tx: Transaction, computer: int, jobs: list[int]) -> tuple[int, int]:
+    layout = read_layout(tx)
+    replace_pending(tx, layout, computer, jobs, NOW)
+    found = rows_of(tx, layout, computer, jobs)
     assert found is not None
     return found
 
 
 async def test_the_rows_of_what_was_just_scheduled_are_known(database: Database) -> None:
     async with database.transaction() as tx:
-        one, two, *_ = await computers(tx)
-        await schedule(tx, one, [2000101])
-        first, last = await schedule(tx, two, JOBS)
-        await schedule(tx, one, JOBS)
-        rows = await read_rows(tx, [two], first)
+        one, two, *_ = computers(tx)
+        schedule(tx, one, [2000101])
+        first, last = schedule(tx, two, JOBS)
+        schedule(tx, one, JOBS)
+        rows = read_rows(tx, [two], first)
     assert [row.job.id for row in rows] == JOBS
     assert (rows[0].id, rows[-1].id) == (first, last)
     assert {row.status for row in rows} == {None}
@@ -43,11 +43,11 @@ async def test_the_rows_of_what_was_just_scheduled_are_known(database: Database)
 
 async def test_what_ran_before_is_no_part_of_it(database: Database) -> None:
     async with database.transaction() as tx:
-        one, *_ = await computers(tx)
-        old, _ = await schedule(tx, one, JOBS)
-        await tx.execute("UPDATE event_schedule SET status_code = 0 WHERE computer_id = ?", one)
-        first, last = await schedule(tx, one, JOBS)
-        rows = await read_rows(tx, [one], old)
+        one, *_ = computers(tx)
+        old, _ = schedule(tx, one, JOBS)
+        tx.execute("UPDATE event_schedule SET status_code = 0 WHERE computer_id = ?", one)
+        first, last = schedule(tx, one, JOBS)
+        rows = read_rows(tx, [one], old)
     assert [row.status for row in rows] == [0, 0, 0, None, None, None]
     assert [row.id for row in rows[3:]] == sorted({first, rows[4].id, last})
     assert old < first
@@ -55,48 +55,48 @@ async def test_what_ran_before_is_no_part_of_it(database: Database) -> None:
 
 async def test_rows_among_which_somebody_elses_stand_are_nobodys(database: Database) -> None:
     async with database.transaction() as tx:
-        one, *_ = await computers(tx)
-        layout = await read_layout(tx)
-        await replace_pending(tx, layout, one, JOBS, NOW)
-        await tx.insert("event_schedule", ("event_id", "computer_id"), [(2000104, one)])
-        assert await rows_of(tx, layout, one, JOBS) is None
-        assert await rows_of(tx, layout, one, [*JOBS, 2000104]) is not None
+        one, *_ = computers(tx)
+        layout = read_layout(tx)
+        replace_pending(tx, layout, one, JOBS, NOW)
+        tx.insert("event_schedule", ("event_id", "computer_id"), [(2000104, one)])
+        assert rows_of(tx, layout, one, JOBS) is None
+        assert rows_of(tx, layout, one, [*JOBS, 2000104]) is not None
 
 
 async def test_where_rows_have_no_ids_none_are_known(database: Database) -> None:
     async with database.transaction() as tx:
-        one, *_ = await computers(tx)
-        await tx.execute("DROP TABLE event_schedule")
-        await tx.execute(
+        one, *_ = computers(tx)
+        tx.execute("DROP TABLE event_schedule")
+        tx.execute(
             "CREATE TABLE event_schedule"
             " (event_id int, computer_id int, start_time varchar(32), status_code int)"
         )
-        layout = await read_layout(tx)
-        findings = {finding.check: finding for finding in await examine(tx)}
+        layout = read_layout(tx)
+        findings = {finding.check: finding for finding in examine(tx)}
         assert not layout.numbered
-        assert await rows_of(tx, layout, one, JOBS) is None
+        assert rows_of(tx, layout, one, JOBS) is None
     assert findings["progress"].state == "warn"
 
 
 async def test_status_codes_are_read_as_they_stand(database: Database) -> None:
     async with database.transaction() as tx:
-        one, *_ = await computers(tx)
-        first, last = await schedule(tx, one, JOBS)
+        one, *_ = computers(tx)
+        first, last = schedule(tx, one, JOBS)
         for row, status in ((first, -1), (last, 5)):
-            await tx.execute(
+            tx.execute(
                 "UPDATE event_schedule SET status_code = ? WHERE schedule_id = ?", status, row
             )
-        rows = await read_rows(tx, [one], first)
+        rows = read_rows(tx, [one], first)
     assert [row.status for row in rows] == [-1, None, 5]
 
 
 async def test_thousands_of_computers_are_asked_for_at_once(database: Database) -> None:
     async with database.transaction() as tx:
-        one, *_ = await computers(tx)
-        first, _ = await schedule(tx, one, JOBS)
-        rows = await read_rows(tx, [one, *range(100_000, 102_500)], first)
-        assert await read_rows(tx, [], first) == []
-        assert await read_rows(tx, [one], first + 1_000) == []
+        one, *_ = computers(tx)
+        first, _ = schedule(tx, one, JOBS)
+        rows = read_rows(tx, [one, *range(100_000, 102_500)], first)
+        assert read_rows(tx, [], first) == []
+        assert read_rows(tx, [one], first + 1_000) == []
     assert len(rows) == 3
     assert isinstance(rows[0], JobRow)
 
@@ -123,6 +123,6 @@ async def test_what_was_scheduled_since_a_moment_is_known_with_its_rows(
 
     async with database.transaction() as tx:
         for each in (done(1, (1, 2)), done(2, (3, 4)), done(3, None)):
-            await record(tx, each)
-        found = await read_scheduled(tx, moment + timedelta(hours=2))
+            record(tx, each)
+        found = read_scheduled(tx, moment + timedelta(hours=2))
     assert found == [Scheduled("00000000-0000-0000-0000-000000000002", 2, (3, 4))]

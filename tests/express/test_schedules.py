@@ -33,12 +33,12 @@ NOW = datetime(2026, 3, 1, 12, 30, 15)  # noqa: DTZ001 - as a database writes it
 JOBS = [2000103, 2000101, 2000102]
 
 
-async def a_computer(tx: Transaction, name: str = "STAFF-0117") -> int:
-    return int((await tx.fetch("SELECT computer_id FROM computer WHERE name = ?", name))[0][0])
+def a_computer(tx: Transaction, name: str = "STAFF-0117") -> int:
+    return int((tx.fetch("SELECT computer_id FROM computer WHERE name = ?", name))[0][0])
 
 
-async def scheduled(tx: Transaction, computer: int) -> list[tuple[object, ...]]:
-    rows = await tx.fetch(
+def scheduled(tx: Transaction, computer: int) -> list[tuple[object, ...]]:
+    rows = tx.fetch(
         "SELECT event_id, start_time, status_code FROM event_schedule WHERE computer_id = ?"
         " ORDER BY schedule_id",
         computer,
@@ -55,42 +55,42 @@ async def test_transactions_with_one_lock_run_one_after_the_other(database: Data
 
     async def count() -> int:
         async with database.transaction() as tx:
-            return int((await tx.fetch("SELECT COUNT(*) FROM ii_request"))[0][0])
+            return int((tx.fetch("SELECT COUNT(*) FROM ii_request"))[0][0])
 
     async def work(name: str) -> None:
         async with database.transaction() as tx:
-            await lock(tx, "machine:1")
+            lock(tx, "machine:1")
             log.append(f"{name} in")
             inside.set()
-            rows = await tx.fetch("SELECT COUNT(*) FROM ii_request")
+            rows = tx.fetch("SELECT COUNT(*) FROM ii_request")
             log.append(f"{name} reads {rows[0][0]}")
             await asyncio.sleep(0.1)
-            await record(tx, a_record(f"request-{name}"))
-            await unlock(tx, "machine:1")
+            record(tx, a_record(f"request-{name}"))
+            unlock(tx, "machine:1")
             # The row is gone, but nobody may come in before the commit.
             await asyncio.sleep(0.1)
             log.append(f"{name} out")
 
     first = asyncio.create_task(work("a"))
     await inside.wait()
-    await asyncio.gather(first, work("b"))
+    asyncio.gather(first, work("b"))
     assert log == ["a in", "a reads 0", "a out", "b in", "b reads 1", "b out"]
     assert await count() == 2
     async with database.transaction() as tx:
-        assert (await tx.fetch("SELECT COUNT(*) FROM ii_lock"))[0][0] == 0
+        assert (tx.fetch("SELECT COUNT(*) FROM ii_lock"))[0][0] == 0
 
 
 async def test_a_lock_is_let_go_when_its_transaction_fails(database: Database) -> None:
     async def fail() -> None:
         async with database.transaction() as tx:
-            await lock(tx, "machine:1")
+            lock(tx, "machine:1")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         await fail()
     async with database.transaction() as tx:
-        await lock(tx, "machine:1")
-        await unlock(tx, "machine:1")
+        lock(tx, "machine:1")
+        unlock(tx, "machine:1")
 
 
 async def test_a_lock_is_let_go_when_its_holder_is_cancelled(database: Database) -> None:
@@ -98,7 +98,7 @@ async def test_a_lock_is_let_go_when_its_holder_is_cancelled(database: Database)
 
     async def hold() -> None:
         async with database.transaction() as tx:
-            await lock(tx, "machine:1")
+            lock(tx, "machine:1")
             held.set()
             await asyncio.Event().wait()
 
@@ -106,8 +106,8 @@ async def test_a_lock_is_let_go_when_its_holder_is_cancelled(database: Database)
     await held.wait()
     holder.cancel()
     async with database.transaction() as tx:
-        await lock(tx, "machine:1")
-        await unlock(tx, "machine:1")
+        lock(tx, "machine:1")
+        unlock(tx, "machine:1")
     with pytest.raises(asyncio.CancelledError):
         await holder
 
@@ -118,10 +118,10 @@ async def test_locks_of_different_keys_do_not_wait_where_there_are_many_writers(
     if kind == "sqlite":  # It has one writer.
         return
     async with asyncio.timeout(5), database.transaction() as one, database.transaction() as two:
-        await lock(one, "machine:1")
+        lock(one, "machine:1")
         await lock(two, "machine:2")
         await unlock(two, "machine:2")
-        await unlock(one, "machine:1")
+        unlock(one, "machine:1")
 
 
 async def test_a_wait_for_a_lock_has_an_end(
@@ -133,7 +133,7 @@ async def test_a_wait_for_a_lock_has_an_end(
         await lock(holder, "machine:1")
         with pytest.raises((WriteConflict, DatabaseUnavailable)):
             async with asyncio.timeout(HANGS), database.transaction() as tx:
-                await lock(tx, "machine:1")
+                lock(tx, "machine:1")
         await unlock(holder, "machine:1")
     await database.close()
     postgres.drop(name)
@@ -144,14 +144,14 @@ async def test_a_lock_taken_first_makes_sqlites_writers_wait_for_each_other(
 ) -> None:
     async def work(number: int) -> None:
         async with database.transaction() as tx:
-            await lock(tx, f"machine:{number % 3}")
-            found = await tx.fetch("SELECT COUNT(*) FROM ii_request")
-            await record(tx, a_record(f"request-{number}", digest=str(found[0][0])))
-            await unlock(tx, f"machine:{number % 3}")
+            lock(tx, f"machine:{number % 3}")
+            found = tx.fetch("SELECT COUNT(*) FROM ii_request")
+            record(tx, a_record(f"request-{number}", digest=str(found[0][0])))
+            unlock(tx, f"machine:{number % 3}")
 
     await asyncio.gather(*(work(number) for number in range(30)))
     async with database.transaction() as tx:
-        assert (await tx.fetch("SELECT COUNT(*) FROM ii_request"))[0][0] == 30
+        assert (tx.fetch("SELECT COUNT(*) FROM ii_request"))[0][0] == 30
 
 
 # Pending jobs.
@@ -159,9 +159,9 @@ async def test_a_lock_taken_first_makes_sqlites_writers_wait_for_each_other(
 
 async def test_pending_jobs_are_replaced_in_order_and_others_kept(database: Database) -> None:
     async with database.transaction() as tx:
-        layout = await read_layout(tx)
-        mine, other = await a_computer(tx), await a_computer(tx, "STAFF-0118")
-        await tx.insert(
+        layout = read_layout(tx)
+        mine, other = a_computer(tx), a_computer(tx, "STAFF-0118")
+        tx.insert(
             "event_schedule",
             ("event_id", "computer_id", "status_code"),
             [
@@ -172,39 +172,39 @@ async def test_pending_jobs_are_replaced_in_order_and_others_kept(database: Data
                 (2000190, other, None),
             ],
         )
-        assert await replace_pending(tx, layout, mine, JOBS, NOW) == 2
+        assert replace_pending(tx, layout, mine, JOBS, NOW) == 2
     async with database.transaction() as tx:
-        assert await scheduled(tx, mine) == [
+        assert scheduled(tx, mine) == [
             (2000192, None, -1),
             (2000193, None, 0),
             *((job, NOW, None) for job in JOBS),
         ]
-        assert await scheduled(tx, other) == [(2000190, None, None)]
-        assert await replace_pending(tx, layout, mine, [], NOW) == 3
+        assert scheduled(tx, other) == [(2000190, None, None)]
+        assert replace_pending(tx, layout, mine, [], NOW) == 3
 
 
 async def test_a_job_that_is_gone_schedules_none_of_them(database: Database) -> None:
     async def schedule() -> None:
         async with database.transaction() as tx:
-            layout = await read_layout(tx)
-            await replace_pending(tx, layout, await a_computer(tx), [*JOBS, 77], NOW)
+            layout = read_layout(tx)
+            replace_pending(tx, layout, a_computer(tx), [*JOBS, 77], NOW)
 
     with pytest.raises(pyodbc.Error, match=r"(?i)foreign key"):
         await schedule()
     async with database.transaction() as tx:
-        assert await scheduled(tx, await a_computer(tx)) == []
+        assert scheduled(tx, a_computer(tx)) == []
 
 
 async def test_nothing_is_scheduled_where_it_would_have_to_be_guessed(database: Database) -> None:
     async with database.transaction() as tx:
-        await tx.execute("DROP TABLE event_schedule")
-        await tx.execute(
+        tx.execute("DROP TABLE event_schedule")
+        tx.execute(
             "CREATE TABLE event_schedule (schedule_id int NOT NULL, event_id int, computer_id int,"
             " start_time varchar(30), status_code int)"
         )
-        layout = await read_layout(tx)
+        layout = read_layout(tx)
         with pytest.raises(DatabaseUnavailable, match="does not let jobs be scheduled") as caught:
-            await replace_pending(tx, layout, await a_computer(tx), JOBS, NOW)
+            replace_pending(tx, layout, a_computer(tx), JOBS, NOW)
     assert "event_schedule.schedule_id" in caught.value.message
 
 
@@ -213,20 +213,20 @@ async def test_nothing_is_scheduled_where_it_would_have_to_be_guessed(database: 
 
 async def test_now_is_the_databases_now(database: Database) -> None:
     async with database.transaction() as tx:
-        now = await start_time(tx, None)
+        now = start_time(tx, None)
         assert now.tzinfo is None
         assert now.microsecond == 0
-        again = await start_time(tx, datetime.now(UTC))
+        again = start_time(tx, datetime.now(UTC))
     assert abs(again - now) <= timedelta(seconds=2)
 
 
 async def test_a_start_time_comes_back_as_it_went(database: Database) -> None:
     at = datetime(2031, 12, 24, 18, 30, tzinfo=timezone(timedelta(hours=1)))
     async with database.transaction() as tx:
-        layout, computer = await read_layout(tx), await a_computer(tx)
-        when = await start_time(tx, at)
-        await replace_pending(tx, layout, computer, JOBS[:1], when)
-        assert await scheduled(tx, computer) == [(JOBS[0], when, None)]
+        layout, computer = read_layout(tx), a_computer(tx)
+        when = start_time(tx, at)
+        replace_pending(tx, layout, computer, JOBS[:1], when)
+        assert scheduled(tx, computer) == [(JOBS[0], when, None)]
 
 
 async def test_a_server_in_another_zone_gets_its_own_clocks_time(
@@ -238,7 +238,7 @@ async def test_a_server_in_another_zone_gets_its_own_clocks_time(
     admin.close()
     database = Database(postgres.dsn(name))
     async with database.transaction() as tx:
-        when = await start_time(tx, datetime(2026, 5, 1, 12, 0, tzinfo=UTC))
+        when = start_time(tx, datetime(2026, 5, 1, 12, 0, tzinfo=UTC))
     await database.close()
     postgres.drop(name)
     assert when == datetime(2026, 5, 1, 17, 45)  # noqa: DTZ001 - as the database's clock shows it
@@ -281,22 +281,22 @@ def a_record(request_id: str, digest: str = "d" * 64) -> Record:
 async def test_a_request_is_recorded_once(database: Database) -> None:
     done = a_record("0a0b0c0d-0000-4000-8000-000000000001")
     async with database.transaction() as tx:
-        assert await recorded(tx, done.request_id) is None
-        await record(tx, done)
+        assert recorded(tx, done.request_id) is None
+        record(tx, done)
     async with database.transaction() as tx:
-        assert await recorded(tx, done.request_id) == done
+        assert recorded(tx, done.request_id) == done
     with pytest.raises(WriteConflict):
         async with database.transaction() as tx:
-            await record(tx, done)
+            record(tx, done)
 
 
 async def test_a_request_is_forgotten_with_its_transaction(database: Database) -> None:
     async def fail() -> None:
         async with database.transaction() as tx:
-            await record(tx, a_record("r-1"))
+            record(tx, a_record("r-1"))
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         await fail()
     async with database.transaction() as tx:
-        assert await recorded(tx, "r-1") is None
+        assert recorded(tx, "r-1") is None

@@ -182,7 +182,7 @@ def _bucket(milliseconds: int) -> int:
 async def rollup(database: Database) -> dict[tuple[object, ...], tuple[int, ...]]:
     """What the roll-ups hold."""
     async with database.transaction() as tx:
-        rows = await tx.fetch(
+        rows = tx.fetch(
             "SELECT day, item, technician, bucket, accepted, scheduled, rejected, finished, failed,"
             " withdrawn FROM ii_rollup WHERE site = ?",
             SITE,
@@ -197,7 +197,7 @@ async def deployments(database: Database) -> dict[str, dict[str, object]]:
         "jobs", "ending", "portal_at", "accepted_at", "scheduled_at", "rejected_at", "finished_at",
     )  # fmt: skip
     async with database.transaction() as tx:
-        rows = await tx.fetch(f"SELECT {', '.join(names)} FROM ii_deployment")
+        rows = tx.fetch(f"SELECT {', '.join(names)} FROM ii_deployment")
     return {row[0]: dict(zip(names, row, strict=True)) for row in rows}
 
 

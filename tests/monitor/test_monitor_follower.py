@@ -215,7 +215,7 @@ async def test_of_two_copies_one_follows_and_the_other_succeeds_it(
     one = Copy(prepared, history_database, [heard])
     two = Copy(other_connection, history_database, [heard])
     try:
-        await asyncio.gather(one.follower.start(), two.follower.start())
+        asyncio.gather(one.follower.start(), two.follower.start())
         await publish(prepared, first)
         await applied(history_database, first)
         await eventually(lambda: value(len(heard.ids)), lambda found: found == 40)
@@ -322,7 +322,7 @@ async def test_a_message_that_is_lost_on_its_way_is_noticed(prepared: Connection
         # Somebody else takes one: to the reader it is as if the line had lost it.
         stream = prepared.jetstream()
         other = await stream.pull_subscribe_bind(events._name, subjects.EVENTS)
-        assert len(await other.fetch(1)) == 1
+        assert len(other.fetch(1)) == 1
         with pytest.raises(GapError):
             await events.batch()
 
@@ -354,7 +354,7 @@ async def test_a_bus_that_restarts_is_read_on(
         bus.start()
         other = await connect(bus.url, "publisher")
         try:
-            await publish(other, many(5, 25))
+            publish(other, many(5, 25))
         finally:
             await other.close()
         await applied(history_database, many(0, 30), 40)
@@ -450,7 +450,7 @@ async def test_a_batch_that_can_never_be_applied_is_told_of_and_tried_again(
         async with following(prepared, history_database) as copy:
             await eventually(lambda: value(int(copy.follower.holds)), bool)
             async with history_database.transaction() as tx:
-                await tx.execute("DROP TABLE ii_heard")
+                tx.execute("DROP TABLE ii_heard")
             await publish(prepared, many(0, 1))
 
             async def failed() -> int:

@@ -57,7 +57,7 @@ async def apply(history: History, events: Sequence[Event]) -> Applied:
 async def wiped(database: Database) -> None:
     async with database.transaction() as tx:
         for table in TABLES:
-            await tx.execute(f"DELETE FROM {table}")
+            tx.execute(f"DELETE FROM {table}")
 
 
 @settings(

@@ -58,9 +58,7 @@ async def test_what_is_deployed_at_the_portal_is_told_of_by_the_history(
             today = datetime.now(UTC).date()
             try:
                 async with kept.transaction() as tx:
-                    found = await statistics(
-                        tx, "item", today - timedelta(1), today + timedelta(1), name
-                    )
+                    found = statistics(tx, "item", today - timedelta(1), today + timedelta(1), name)
             except Exception:  # noqa: BLE001 (there are no tables yet)
                 return None
             return found[0] if len(found) == 1 else None

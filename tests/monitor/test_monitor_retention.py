@@ -111,13 +111,13 @@ async def recorded(database: Database, *ages: timedelta, site: str = "main") -> 
                 request_id=request_id, site=site, machine=KEY, digest="d", state="scheduled",
                 outcome="{}", technician=None, item_id="job:1", created_at=datetime.now(UTC) - age,
             )  # fmt: skip
-            await record(tx, done)
+            record(tx, done)
     return ids
 
 
 async def records(database: Database) -> set[str]:
     async with database.transaction() as tx:
-        return {str(row[0]) for row in await tx.fetch("SELECT request_id FROM ii_request")}
+        return {str(row[0]) for row in tx.fetch("SELECT request_id FROM ii_request")}
 
 
 @SQLITE
@@ -215,7 +215,7 @@ async def test_records_that_a_waiting_request_may_need_stay(
             request_id=str(uuid.uuid4()), site="main", machine=KEY, digest="d", state="scheduled",
             outcome="{}", technician=None, item_id="job:1", created_at=datetime.now(UTC),
         )  # fmt: skip
-        await record(tx, done)
+        record(tx, done)
     removing = sweeping(connection, database, history, clock, retention_days=1)
     before = datetime.now(UTC) + DAY
     await removing.forget_records(before)

@@ -59,7 +59,7 @@ async def asked(
     database: Database, by: By, since: date = SINCE, until: date = UNTIL, site: str | None = SITE
 ) -> dict[str, Statistic]:
     async with database.transaction() as tx:
-        found = await statistics(tx, by, since, until, site)
+        found = statistics(tx, by, since, until, site)
     assert [each.name for each in found] == sorted(each.name for each in found)
     return {each.name: each for each in found}
 

@@ -208,11 +208,11 @@ async def test_a_statement_that_is_given_up_is_a_failure_and_one_in_the_way_of_a
     database = Database(dsn, observe=DatabaseMetrics(registry, "main", "menu").observe)
     with pytest.raises(WriteConflict):
         async with database.transaction() as transaction:
-            await transaction.insert("ii_lock", ["lock_key"], [["once"], ["once"]])
+            transaction.insert("ii_lock", ["lock_key"], [["once"], ["once"]])
     assert not _failures(registry)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2), database.transaction() as transaction:
-            await transaction.fetch("SELECT pg_sleep(30)")
+            transaction.fetch("SELECT pg_sleep(30)")
     assert _failures(registry) == {"statement": 1}
     await database.close()
     with pytest.raises(DatabaseUnavailable):
