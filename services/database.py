@@ -1,39 +1,53 @@
-"""The deployment server's database as a service watches it: its times and its sign of life."""
+"""Databases as a service watches them: their times and their sign of life."""
 
-from typing import Final, get_args
+from typing import Final, Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from express.database import Database, Step
+from express.database import Database, Observer, Step
 from services.measures import SECONDS
+
+Which = Literal["express", "history"]
+"""The deployment server's database, or the one in which the monitor keeps history."""
 
 
 class DatabaseMetrics:
-    """Times what is asked of the database, and counts what fails; `observe` is for `Database`."""
+    """Times what a service asks of its databases, and counts what fails."""
 
     def __init__(self, registry: CollectorRegistry, site: str, service: str) -> None:
-        seconds = Histogram(
+        self._who: Final = (site, service)
+        self._seconds = Histogram(
             "imageinvoker_database_seconds",
-            "Seconds that the database takes, to give a connection and to answer a statement.",
-            ["site", "service", "step"],
+            "Seconds that a database takes, to give a connection and to answer a statement.",
+            ["site", "service", "database", "step"],
             registry=registry,
             buckets=SECONDS,
         )
-        failures = Counter(
+        self._failures = Counter(
             "imageinvoker_database_failures",
             "Connections and statements that failed, or that nobody would wait for any longer.",
-            ["site", "service", "step"],
+            ["site", "service", "database", "step"],
             registry=registry,
         )
-        steps: tuple[Step, ...] = get_args(Step)
-        self._seconds: Final = {step: seconds.labels(site, service, step) for step in steps}
-        self._failures: Final = {step: failures.labels(site, service, step) for step in steps}
 
-    def observe(self, step: Step, seconds: float, well: bool) -> None:
-        """One step has ended."""
-        self._seconds[step].observe(seconds)
-        if not well:
-            self._failures[step].inc()
+    def observer(self, which: Which) -> Observer:
+        """Counts the steps of one of them; its series are there at 0 from now on."""
+        steps: tuple[Step, ...] = get_args(Step)
+        series = {
+            step: (
+                self._seconds.labels(*self._who, which, step),
+                self._failures.labels(*self._who, which, step),
+            )
+            for step in steps
+        }
+
+        def observe(step: Step, took: float, well: bool) -> None:
+            seconds, failures = series[step]
+            seconds.observe(took)
+            if not well:
+                failures.inc()
+
+        return observe
 
 
 async def sign_of_life(database: Database) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Final
 
 import nats.errors
 import structlog
@@ -27,6 +28,9 @@ from services.auth.shared_password import SharedPassword
 from services.auth.tries import Tries
 from services.auth.ways import WayIn
 from services.running import Site
+
+_LOOK: Final = 1.0
+"""Seconds after which it is seen that a jump of the clock has ended the session key."""
 
 
 @asynccontextmanager
@@ -87,15 +91,17 @@ def limits_of(options: Options) -> Limits:
 
 async def _publish_again(site: Site, signer: Signer) -> None:
     log = structlog.get_logger("auth").bind(site=site.name)
-    attempt = 0
-    wait = PUBLISH_EVERY
+    clock = asyncio.get_running_loop().time
+    published, attempt = clock(), 0
     while True:
-        await asyncio.sleep(wait)
+        await asyncio.sleep(min(_LOOK, PUBLISH_EVERY))
+        if signer.key_lasts and clock() - published < PUBLISH_EVERY:
+            continue
         try:
             await signer.publish(site.connection)
         except (nats.errors.Error, TimeoutError) as error:
             log.warning("the session key cannot be published", error=type(error).__name__)
-            wait = backoff(attempt)
+            await asyncio.sleep(backoff(attempt))
             attempt += 1
         else:
-            wait, attempt = PUBLISH_EVERY, 0
+            published, attempt = clock(), 0

@@ -29,7 +29,7 @@ def program(dsn: str) -> Program:
     @asynccontextmanager
     async def serving(site: Site) -> AsyncIterator[None]:
         measured = DatabaseMetrics(site.registry, site.name, "menu")
-        database = Database(dsn, observe=measured.observe)
+        database = Database(dsn, observe=measured.observer("express"))
         site.health.needs("the database", lambda: sign_of_life(database))
         events = EventLog(site.connection, site.name)
         admission = Admission(site.connection, site.name, site.options, events)

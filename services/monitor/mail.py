@@ -33,6 +33,7 @@ from bus.messages import Time, encode
 from bus.options import Options
 from bus.waiting import end
 from services.monitor.digest import Rejections, digest
+from services.monitor.metrics import MailMetrics
 from services.monitor.positions import first_since
 from services.monitor.smtp import MailError, MailServer, credentials, mail_server, send
 
@@ -88,6 +89,7 @@ class Mailer:
         connection: Connection,
         site: str,
         options: Callable[[], Options],
+        metrics: MailMetrics,
         *,
         bucket: str,
         trust: ssl.SSLContext | None = None,
@@ -103,6 +105,7 @@ class Mailer:
             connection: to the bus.
             site: whose requests.
             options: the options in force.
+            metrics: counts the mails.
             bucket: where it stands how far operators have been told.
             trust: the authorities that are believed, else the system's.
             environment: holds the credentials, if any.
@@ -114,6 +117,7 @@ class Mailer:
         self._stream = connection.jetstream()
         self._site = site
         self._options = options
+        self._metrics = metrics
         self._bucket = bucket
         self._key = subjects.site_key(site, "mail")
         self._trust = trust or ssl.create_default_context()
@@ -273,7 +277,9 @@ class Mailer:
         except (MailError, ValueError) as error:
             why = str(error) if isinstance(error, MailError) else "an address cannot be used"
             log.warning("no mail could be sent", why=why, again_in=claim.pause.total_seconds())
+            self._metrics.ended("failed")
             return False
+        self._metrics.ended("sent")
         if refused:
             log.warning("recipients of a mail are refused", refused=refused)
         log.info("operators are told by mail")

@@ -1,17 +1,26 @@
-"""What Prometheus learns of a site's deployments and events.
+"""What Prometheus learns of a site's deployments, events and mails.
 
-The numbers are those of the history database, so that a monitor that starts again goes on where the
-one before it stopped. Only the copy that holds the history tells them: sums over copies are right.
+The numbers of deployments and events are those of the history database, so that a monitor that
+starts again goes on where the one before it stopped. Only the copy that holds the history tells
+them: sums over copies are right.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Final, Literal, get_args
 
 from msgspec import Struct
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from bus.events import Kind
 from services.monitor.history import Totals
+
+MailOutcome = Literal["sent", "failed"]
+"""What comes of a mail: the mail server takes it, or it is tried again."""
+
+# There at 0 from the start: Prometheus does not see a counter rise that begins at 1.
+_NO_EVENTS: Final[Mapping[str, int]] = dict.fromkeys(get_args(Kind), 0)
 
 
 class _Shown(Struct, frozen=True):
@@ -58,8 +67,26 @@ class HistoryMetrics(Collector):
         if shown.totals:
             for outcome, total in shown.totals.deployments.items():
                 deployments.add_metric([self._site, outcome], total)
-            for kind, total in shown.totals.events.items():
+            for kind, total in {**_NO_EVENTS, **shown.totals.events}.items():
                 events.add_metric([self._site, kind], total)
         if shown.lag is not None:
             lag.add_metric([self._site], shown.lag)
         yield from (deployments, events, lag)
+
+
+class MailMetrics:
+    """Counts how often a mail was handed in."""
+
+    def __init__(self, registry: CollectorRegistry, site: str) -> None:
+        mails = Counter(
+            "imageinvoker_mails",
+            "Tries to hand a mail in to the mail server, by what came of them.",
+            ["site", "outcome"],
+            registry=registry,
+        )
+        outcomes: tuple[MailOutcome, ...] = get_args(MailOutcome)
+        self._mails: Final = {outcome: mails.labels(site, outcome) for outcome in outcomes}
+
+    def ended(self, outcome: MailOutcome) -> None:
+        """One try has ended."""
+        self._mails[outcome].inc()

@@ -12,7 +12,7 @@ from services.monitor.follower import Follower
 from services.monitor.history import History
 from services.monitor.live import LiveView
 from services.monitor.mail import Mailer
-from services.monitor.metrics import HistoryMetrics
+from services.monitor.metrics import HistoryMetrics, MailMetrics
 from services.monitor.progress import Progress
 from services.monitor.retention import Retention
 from services.running import Program, Site
@@ -37,8 +37,8 @@ def program(dsn: str, history_dsn: str) -> Program:
     @asynccontextmanager
     async def serving(site: Site) -> AsyncIterator[None]:
         measured = DatabaseMetrics(site.registry, site.name, "monitor")
-        database = Database(dsn, observe=measured.observe)
-        kept = Database(history_dsn, create=True)
+        database = Database(dsn, observe=measured.observer("express"))
+        kept = Database(history_dsn, create=True, observe=measured.observer("history"))
         site.health.needs("the database", lambda: sign_of_life(database))
         site.health.needs("the history", lambda: sign_of_life(kept))
         service = site.service("monitor", "Keeps history, metrics and a live view")
@@ -60,7 +60,8 @@ def _parts(site: Site, database: Database, kept: Database) -> list[Part]:
     connection, name = site.connection, site.name
     history = History(kept, name)
     live = LiveView(connection, name)
-    mailer = Mailer(connection, name, lambda: site.options.current, bucket=subjects.MAILED)
+    mails = MailMetrics(site.registry, name)
+    mailer = Mailer(connection, name, lambda: site.options.current, mails, bucket=subjects.MAILED)
     return [
         live,
         mailer,

@@ -35,7 +35,7 @@ from services.monitor.underway import (
 _EVERY: Final = 2.0
 _LONGEST: Final = 30.0
 """Seconds between two looks while the database or the bus does not answer."""
-_MARGIN: Final = timedelta(days=1)
+_MARGIN: Final = timedelta(days=7)
 """How far the clocks of who records a request and who tells of it may differ."""
 
 

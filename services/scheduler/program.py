@@ -21,7 +21,7 @@ def program(dsn: str) -> Program:
     @asynccontextmanager
     async def serving(site: Site) -> AsyncIterator[None]:
         measured = DatabaseMetrics(site.registry, site.name, "scheduler")
-        asking, carrying = (Database(dsn, observe=measured.observe) for _ in range(2))
+        asking, carrying = (Database(dsn, observe=measured.observer("express")) for _ in range(2))
         site.health.needs("the database", lambda: sign_of_life(asking))
         queue = QueueMetrics(site.registry, site.connection, site.name)
         layouts = LayoutCache()

@@ -13,6 +13,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,12 +23,14 @@ import yaml
 from bus import contract
 from bus.connection import connect
 from bus.machines import machine_key
-from bus.messages import Machine, Outcome
+from bus.messages import Machine, Outcome, Request, Schedule
+from bus.request_store import RequestStore
 from cli.embedded import Ready
+from services.scheduler.intake import digest_of
 from tests.buses import free_port
 from tests.e2e.e2e_site import Site
 from tests.guarded import RIGHT, WRONG, Guarded
-from tests.site import MEMORY_TEST, Asker, eventually, new_machine, problem_of, refused
+from tests.site import MEMORY_TEST, Asker, eventually, new_id, new_machine, problem_of, refused
 
 DEPLOY: Final = Path(__file__).parents[2] / "deploy"
 PROMETHEUS: Final = DEPLOY / "prometheus"
@@ -142,7 +145,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
             prometheus.eventually("imageinvoker_deployments_total >= 0")
             with closed_port() as port:
                 asyncio.run(_use(site, ready, port))
-            yield prometheus
+                yield prometheus
         finally:
             prometheus.stop()
     finally:
@@ -158,7 +161,7 @@ def closed_port() -> Iterator[int]:
 
 
 async def _use(site: Site, ready: Ready, closed: int) -> None:
-    """People deploy machines, sign in, and err; then no domain controller answers."""
+    """People deploy machines, sign in, and err; no mail server and no domain controller answers."""
     connection = await connect(ready.nats_url, "people")
     try:
         people = Guarded(connection, SITE)
@@ -171,6 +174,7 @@ async def _use(site: Site, ready: Ready, closed: int) -> None:
         ]
         _run_jobs(site, outcomes)
         await _err(people)
+        await _be_rejected(people, closed)
         await _sign_in(people, closed)
     finally:
         await connection.close()
@@ -195,6 +199,25 @@ async def _err(people: Asker) -> None:
     with refused("unknown_request"):
         await people.status(MACHINES[5], "00000000-0000-4000-8000-000000000000")
     await people.raw(contract.SHOW, machine_key(MACHINES[5]), b"no json")
+
+
+async def _be_rejected(people: Asker, closed: int) -> None:
+    """A request is rejected when it is carried out, of which operators want mail."""
+    await people.set("mail_to", "ops@lab.example")
+    await people.set("mail_server", f"127.0.0.1:{closed}")
+    machine, item = MACHINES[5], "job:1"
+    wish = Schedule(request_id=new_id(), machine=machine, item_id=item)
+    request = Request(
+        request_id=wish.request_id,
+        site=SITE,
+        machine=machine,
+        item_id=item,
+        accepted_at=datetime.now(UTC),
+        digest=digest_of(wish),
+    )
+    assert await RequestStore(people.connection, SITE).put(request)
+    outcome = await people.settled(machine, wish.request_id)
+    assert outcome.state == "rejected"
 
 
 async def _sign_in(people: Guarded, closed: int) -> None:

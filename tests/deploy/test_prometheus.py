@@ -11,15 +11,23 @@ import pytest
 import yaml
 
 from bus.machines import machine_key
-from tests.deploy.observed import MACHINES, PROMETHEUS, SITE, TECHNICIAN, Prometheus, watched
+from tests.deploy.observed import (
+    DEPLOY,
+    MACHINES,
+    PROMETHEUS,
+    SITE,
+    TECHNICIAN,
+    Prometheus,
+    watched,
+)
 
 __all__ = ["watched"]
 
 COMPARISON: Final = re.compile(r"(?P<left>.+) (==|>|<) (?P<number>[0-9.]+)")
 WHEN_UNWATCHED: Final = "ImageInvokerNothingWatched"
 LABELS: Final = {
-    "__name__", "job", "instance", "le", "site", "service", "version", "endpoint", "code", "step",
-    "protection", "outcome", "scope", "answer", "kind",
+    "__name__", "job", "instance", "le", "site", "service", "version", "endpoint", "code",
+    "database", "step", "protection", "outcome", "scope", "answer", "kind",
 }  # fmt: skip
 """All that series may be told apart by: each has few values, whatever people do."""
 
@@ -123,10 +131,32 @@ def test_what_people_did_is_counted(watched: Prometheus) -> None:
     assert count('imageinvoker_login_locks_total{scope="machine"}') == 1
     assert count('imageinvoker_directory_seconds_count{answer="unavailable"}') >= 1
     assert count("imageinvoker_password_hashes_total") >= 4
-    for outcome, deployments in (("scheduled", 4), ("finished", 3), ("failed", 1)):
+    for outcome, deployments in (
+        ("scheduled", 4),
+        ("finished", 3),
+        ("failed", 1),
+        ("rejected", 1),
+    ):
         watched.eventually(
             f'imageinvoker_deployments_total{{outcome="{outcome}"}} == {deployments}'
         )
+    watched.eventually('imageinvoker_mails_total{outcome="failed"} >= 1')
+    watched.eventually('imageinvoker_mails_total{outcome="sent"} == 0')
+
+
+def test_prometheus_sees_the_first_event_of_a_kind_rise(watched: Prometheus) -> None:
+    for kind in ("request_rejected", "login_locked"):
+        watched.eventually(f'increase(imageinvoker_events_total{{kind="{kind}"}}[1h]) > 0')
+
+
+def test_the_monitor_times_both_of_its_databases(watched: Prometheus) -> None:
+    found = watched.query('imageinvoker_database_seconds_count{step="statement"} > 0')
+    assert {(labels["service"], labels["database"]) for labels, _ in found} == {
+        ("menu", "express"),
+        ("scheduler", "express"),
+        ("monitor", "express"),
+        ("monitor", "history"),
+    }
 
 
 def test_no_series_is_told_apart_by_a_machine_a_person_or_a_request(watched: Prometheus) -> None:
@@ -134,6 +164,14 @@ def test_no_series_is_told_apart_by_a_machine_a_person_or_a_request(watched: Pro
     assert {label for each in series for label in each} <= LABELS
     values = {value for each in series for value in each.values()}
     assert not values & {TECHNICIAN, *map(machine_key, MACHINES)}
+
+
+def test_the_documents_name_each_metric_that_there_is_and_no_other(watched: Prometheus) -> None:
+    names = watched.ask("label/__name__/values", **{"match[]": '{__name__=~"imageinvoker_.+"}'})
+    metrics = {re.sub("_(bucket|count|sum)$", "", name) for name in names}
+    text = (DEPLOY.parent / "docs" / "deploying.md").read_text()
+    table = text.partition("## What Prometheus learns")[2].partition("\n## ")[0]
+    assert set(re.findall("`(imageinvoker_[a-z_]+)`", table)) == metrics
 
 
 def test_no_series_tells_when_a_counter_was_made(watched: Prometheus) -> None:

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nats.js.api import KeyValueConfig
+from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from bus import subjects
@@ -26,6 +27,7 @@ from bus.messages import ComputerRef, encode
 from bus.options import DEFAULTS, Options
 from services.monitor.digest import SHOWN, Rejections, digest
 from services.monitor.mail import INTERVAL, Mailer
+from services.monitor.metrics import MailMetrics
 from services.monitor.smtp import PASSWORD, USER, MailServer, credentials, mail_server
 from tests.buses import BusServer, free_port
 from tests.echo import KEY, until
@@ -90,7 +92,18 @@ def options(server: str | None, **more: Any) -> Options:
 
 def mailer(connection: Connection, settings: Options, trust: ssl.SSLContext, **more: Any) -> Mailer:
     how: dict[str, Any] = {"environment": {}, "bucket": BUCKET, "patience": 5.0} | more
-    return Mailer(connection, "main", lambda: settings, trust=trust, **how)
+    metrics = MailMetrics(how.pop("registry", CollectorRegistry()), "main")
+    return Mailer(connection, "main", lambda: settings, metrics, trust=trust, **how)
+
+
+def handed_in(registry: CollectorRegistry) -> dict[str, float | None]:
+    """How often mails were handed in, by what came of them."""
+    return {
+        outcome: registry.get_sample_value(
+            "imageinvoker_mails_total", {"site": "main", "outcome": outcome}
+        )
+        for outcome in ("sent", "failed")
+    }
 
 
 @asynccontextmanager
@@ -358,8 +371,9 @@ async def test_options_are_in_force_at_once(
     connection: Connection, log: EventLog, server: str, postbox: Postbox, trust: ssl.SSLContext
 ) -> None:
     current = options(None)
+    metrics = MailMetrics(CollectorRegistry(), "main")
     telling = Mailer(
-        connection, "main", lambda: current, bucket=BUCKET, trust=trust, environment={}
+        connection, "main", lambda: current, metrics, bucket=BUCKET, trust=trust, environment={}
     )
     await rejected(log)
     await telling.tell()
@@ -408,7 +422,10 @@ async def test_without_a_word_the_authorities_of_the_system_are_believed(
     await rejected(log)
 
     def telling() -> Mailer:
-        return Mailer(connection, "main", lambda: options(server), bucket=BUCKET, environment={})
+        metrics = MailMetrics(CollectorRegistry(), "main")
+        return Mailer(
+            connection, "main", lambda: options(server), metrics, bucket=BUCKET, environment={}
+        )
 
     with capture_logs() as lines:
         await telling().tell()
@@ -526,6 +543,25 @@ async def in_trouble(trouble: str, good: str, postbox: Postbox) -> AsyncIterator
     async with server:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         done.set()
+
+
+async def test_what_comes_of_each_mail_is_counted(
+    connection: Connection, log: EventLog, server: str, postbox: Postbox, trust: ssl.SSLContext,
+    clock: Clock,
+) -> None:  # fmt: skip
+    registry = CollectorRegistry()
+    telling = mailer(connection, options(server), trust, now=clock, registry=registry)
+    await telling.tell()
+    assert handed_in(registry) == {"sent": 0, "failed": 0}
+    await rejected(log)
+    postbox.refusal = "451 come later"
+    for _ in range(2):
+        wait = await telling.tell()
+        clock.at += timedelta(seconds=wait or 0)
+    assert handed_in(registry) == {"sent": 0, "failed": 2}
+    postbox.refusal = ""
+    await telling.tell()
+    assert handed_in(registry) == {"sent": 1, "failed": 2}
 
 
 async def test_a_mailer_that_waits_for_its_server_can_be_stopped_and_loses_nothing(

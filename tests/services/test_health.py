@@ -103,8 +103,8 @@ async def test_a_service_is_not_ready_while_its_database_does_not_answer(
         await says(menu, 200, "ready")
         await says(scheduler, 200, "ready")
         seen = await asyncio.to_thread(read, menu)
-        assert seen["imageinvoker_database_failures_total", "menu", "connection"] > 0
-        assert seen["imageinvoker_database_seconds_count", "menu", "statement"] > 0
+        assert seen["imageinvoker_database_failures_total", "express", "menu", "connection"] > 0
+        assert seen["imageinvoker_database_seconds_count", "express", "menu", "statement"] > 0
 
 
 async def test_only_three_paths_are_there_and_only_to_be_read() -> None:

@@ -161,9 +161,9 @@ async def test_questions_are_counted_by_endpoint_and_code(
     }
     assert seen["imageinvoker_request_seconds_count", "show", "menu"] == 4
     assert 0 < seen["imageinvoker_request_seconds_sum", "show", "menu"] < 60
-    assert seen["imageinvoker_database_seconds_count", "menu", "connection"] >= 2
-    assert seen["imageinvoker_database_seconds_count", "menu", "statement"] >= 4
-    assert seen["imageinvoker_database_failures_total", "menu", "statement"] == 0
+    assert seen["imageinvoker_database_seconds_count", "express", "menu", "connection"] >= 2
+    assert seen["imageinvoker_database_seconds_count", "express", "menu", "statement"] >= 4
+    assert seen["imageinvoker_database_failures_total", "express", "menu", "statement"] == 0
 
 
 def test_who_is_turned_away_is_counted_but_makes_no_service_seem_quick() -> None:
@@ -205,7 +205,8 @@ async def test_a_statement_that_is_given_up_is_a_failure_and_one_in_the_way_of_a
     dsn: str,
 ) -> None:
     registry = CollectorRegistry()
-    database = Database(dsn, observe=DatabaseMetrics(registry, "main", "menu").observe)
+    measured = DatabaseMetrics(registry, "main", "menu")
+    database = Database(dsn, observe=measured.observer("express"))
     with pytest.raises(WriteConflict):
         async with database.transaction() as transaction:
             transaction.insert("ii_lock", ["lock_key"], [["once"], ["once"]])
@@ -306,7 +307,7 @@ async def test_the_queue_has_no_number_while_the_bus_is_away(
 def _failures(registry: CollectorRegistry) -> dict[str, float]:
     """How often each step failed that did."""
     name = "imageinvoker_database_failures_total"
-    return {key[2]: n for key, n in counted_by(registry).items() if key[0] == name and n}
+    return {key[3]: n for key, n in counted_by(registry).items() if key[0] == name and n}
 
 
 def _menus(registry: CollectorRegistry) -> dict[str, float]:
