@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from functools import lru_cache
 from typing import Final
 
 from msgspec import Struct
@@ -124,8 +125,12 @@ _PLACEHOLDER_UUIDS: Final = frozenset(
 )
 
 
+@lru_cache(maxsize=10_000)
 def normal_uuid(text: str | None) -> str | None:
-    """A UUID as 32 lower-case hexadecimal digits, or None for what identifies nothing."""
+    """A UUID as 32 lower-case hexadecimal digits, or None for what identifies nothing.
+
+    A machine asks several times, and what it asks is often answered faster than this is found out.
+    """
     if not text:
         return None
     uuid = text.strip().strip("{}").replace("-", "").lower()

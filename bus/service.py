@@ -27,7 +27,7 @@ from bus.connection import Connection
 from bus.contract import Endpoint, FromMachine
 from bus.machines import machine_key
 from bus.messages import Details, encode
-from bus.problems import CODE_HEADER, Problem
+from bus.problems import Problem
 
 Asked = TypeVar("Asked", bound=FromMachine)
 Answered = TypeVar("Answered")
@@ -43,20 +43,28 @@ _CANCEL_TIMEOUT: Final = 1.0
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
 _BACKLOG: Final = 65_536
-_OVERLOADED: Final = Problem("overloaded", details=Details(retry_after=RETRY_AFTER)).wire()
-_NOT_UNDERSTOOD: Final = Problem("bad_request").wire()
+_OVERLOADED: Final = Problem("overloaded", details=Details(retry_after=RETRY_AFTER))
+_NOT_UNDERSTOOD: Final = Problem("bad_request")
 _OTHER_MACHINE: Final = Problem(
     "bad_machine", "The request speaks for another machine than its subject."
-).wire()
-_FAILED: Final = Problem("internal_error").wire()
-
-Reply = tuple[bytes, dict[str, str] | None]
+)
+_FAILED: Final = Problem("internal_error")
 
 Observer = Callable[[str, str | None, float], None]
 """Told of each question once: its endpoint, the code of the problem or None, and the seconds."""
 
-Handler = Callable[[Asked, Caller], Awaitable[Answered | bytes]]
+
+class Answer(Struct, frozen=True):
+    """An answer on the wire, with headers."""
+
+    data: bytes
+    headers: dict[str, str]
+
+
+Handler = Callable[[Asked, Caller], Awaitable[Answered | Answer | bytes]]
 """Answers a question of a caller; bytes are an answer on the wire."""
+AtOnce = Callable[[Asked, Caller], Answer | bytes | None]
+"""Answers a question of a caller, or says None where that takes its time."""
 
 
 class EndpointStats(Struct, kw_only=True):
@@ -168,8 +176,17 @@ class Service:
         """How many questions are being answered now."""
         return len(self._running)
 
-    def serve(self, endpoint: Endpoint[Asked, Answered], handler: Handler[Asked, Answered]) -> None:
-        """Answers ``endpoint`` with ``handler`` once the service has started."""
+    def serve(
+        self,
+        endpoint: Endpoint[Asked, Answered],
+        handler: Handler[Asked, Answered],
+        at_once: AtOnce[Asked] | None = None,
+    ) -> None:
+        """Answers ``endpoint`` with ``handler`` once the service has started.
+
+        What ``at_once`` answers is not asked of ``handler``: a question for which nothing must be
+        waited for costs a third without a task of its own.
+        """
         subject = subjects.endpoint(self._site, self._name, endpoint.verb)
         stats = EndpointStats(name=endpoint.verb, subject=subject, queue_group=self._name)
         self._stats.append(stats)
@@ -178,13 +195,21 @@ class Service:
             if not message.reply:
                 return
             stats.num_requests += 1
-            if len(self._running) >= self._limit:
-                self._count(stats, "overloaded", 0)
-                await self._send(message.reply, _OVERLOADED)
+            began = time.perf_counter_ns()
+            question = self._question(endpoint, message)
+            if isinstance(question, Problem):
+                answer: Answer | bytes | Problem = question
+            elif at_once and (ready := self._ready(at_once, question)) is not None:
+                answer = ready
+            elif len(self._running) >= self._limit:
+                answer = _OVERLOADED
+            else:
+                work = self._handle(handler, question, stats, message, began)
+                task = asyncio.create_task(work)
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
                 return
-            task = asyncio.create_task(self._answer(endpoint, handler, stats, message))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            await self._send(message.reply, *self._told(stats, message, began, answer))
 
         self._receivers.append((subject, receive))
 
@@ -225,72 +250,90 @@ class Service:
             with contextlib.suppress(nats.errors.Error):
                 await self._connection.flush()
 
-    async def _answer(
+    def _question(
+        self, endpoint: Endpoint[Asked, Answered], message: Msg
+    ) -> tuple[Asked, Caller] | Problem:
+        """What is asked and by whom, or why that is no question."""
+        try:
+            asked = endpoint.asked_decoder.decode(message.data)
+            machine = machine_key(asked.machine)
+        except (ValueError, RecursionError):
+            return _NOT_UNDERSTOOD
+        except Problem as problem:
+            return problem
+        if machine != subjects.machine_of(message.subject):
+            return _OTHER_MACHINE
+        return asked, Caller(machine, message.headers)
+
+    def _ready(
+        self, at_once: AtOnce[Asked], question: tuple[Asked, Caller]
+    ) -> Answer | bytes | Problem | None:
+        try:
+            return at_once(*question)
+        except Exception:  # noqa: BLE001 (whatever it raises, the caller gets a problem)
+            self._log.exception("an endpoint failed")
+            return _FAILED
+
+    async def _handle(
         self,
-        endpoint: Endpoint[Asked, Answered],
         handler: Handler[Asked, Answered],
+        question: tuple[Asked, Caller],
         stats: EndpointStats,
         message: Msg,
+        began: int,
     ) -> None:
-        began = time.perf_counter_ns()
+        answer: Answer | bytes | Problem
         try:
-            reply, code = await self._reply(endpoint, handler, message)
+            found = await handler(*question)
+            answer = found if isinstance(found, Answer | bytes) else encode(found)
+        except Problem as problem:
+            answer = problem
         except asyncio.CancelledError:
-            reply, code = _OVERLOADED, "overloaded"
+            answer = _OVERLOADED
+        except Exception:  # noqa: BLE001 (whatever a handler raises, the caller gets a problem)
+            self._log.exception("an endpoint failed", endpoint=stats.name)
+            answer = _FAILED
+        await self._send(message.reply, *self._told(stats, message, began, answer))
+
+    def _told(
+        self, stats: EndpointStats, message: Msg, began: int, answer: Answer | bytes | Problem
+    ) -> tuple[bytes, dict[str, str] | None]:
+        """The body and headers of an answer, which is counted and told of."""
         took = time.perf_counter_ns() - began
-        self._count(stats, code, took)
+        code: str | None = None
+        headers: dict[str, str] | None = None
+        if isinstance(answer, bytes):
+            data = answer
+        elif isinstance(answer, Answer):
+            data, headers = answer.data, answer.headers
+        else:
+            data, headers = answer.wire()
+            code = answer.code
+            stats.num_errors += 1
+            stats.last_error = code
+        stats.processing_time += took
+        self._observe(stats.name, code, took / 1e9)
         # Asked first, since even a line that is dropped costs more than reading a question.
         if self._detailed():
             self._log.debug(
                 "a question was answered",
-                endpoint=endpoint.verb,
+                endpoint=stats.name,
                 machine=subjects.machine_of(message.subject),
-                problem=reply[1] and reply[1][CODE_HEADER],
-                size=len(reply[0]),
+                problem=code,
+                size=len(data),
                 milliseconds=round(took / 1e6, 2),
             )
-        await self._send(message.reply, reply)
+        return data, headers
 
-    async def _reply(
-        self,
-        endpoint: Endpoint[Asked, Answered],
-        handler: Handler[Asked, Answered],
-        message: Msg,
-    ) -> tuple[Reply, str | None]:
-        """The answer to a question, and the code of the problem if it is one."""
-        try:
-            question = endpoint.asked_decoder.decode(message.data)
-        except (ValueError, RecursionError):
-            return _NOT_UNDERSTOOD, "bad_request"
-        try:
-            machine = machine_key(question.machine)
-            if machine != subjects.machine_of(message.subject):
-                return _OTHER_MACHINE, "bad_machine"
-            answer = await handler(question, Caller(machine, message.headers))
-            return (answer if isinstance(answer, bytes) else encode(answer), None), None
-        except Problem as problem:
-            return problem.wire(), problem.code
-        except Exception:  # noqa: BLE001 (whatever a handler raises, the caller gets a problem)
-            self._log.exception("an endpoint failed", endpoint=endpoint.verb)
-            return _FAILED, "internal_error"
-
-    async def _send(self, to: str, reply: Reply) -> None:
-        data, headers = reply
+    async def _send(self, to: str, data: bytes, headers: dict[str, str] | None) -> None:
         try:
             await self._connection.publish(to, data, headers=headers)
         except nats.errors.MaxPayloadError:
             self._log.error("an answer is larger than the bus carries", size=len(data))
-            await self._send(to, _FAILED)
+            await self._send(to, *_FAILED.wire())
         except nats.errors.Error as error:
             # The line is down: the caller asks again.
             self._log.warning("an answer could not be sent", error=type(error).__name__)
-
-    def _count(self, stats: EndpointStats, code: str | None, nanoseconds: int) -> None:
-        stats.processing_time += nanoseconds
-        if code is not None:
-            stats.num_errors += 1
-            stats.last_error = code
-        self._observe(stats.name, code, nanoseconds / 1e9)
 
     async def _ping(self, message: Msg) -> None:
         await message.respond(encode(Ping(**self._who())))

@@ -188,9 +188,23 @@ class Verifier:
         # A session is sent with every question, and verifying a signature takes longer than
         # answering. What can change between two questions is looked at each time.
         verified = self._verified.get(token) or await self._verify(token)
+        await self._fetch_key(verified.key_id)
+        return self._judge(verified, machine, protection)
+
+    def at_hand(self, token: str, machine: str, protection: Protection) -> Claims | None:
+        """What `admit` finds without asking anybody; None for what must be asked, or refused."""
+        verified = self._verified.get(token)
+        if verified is None:
+            return None
+        try:
+            return self._judge(verified, machine, protection)
+        except SessionRefused:
+            return None
+
+    def _judge(self, verified: _Verified, machine: str, protection: Protection) -> Claims:
         if verified.machine != machine:
             raise SessionRefused("login_required", "other machine")
-        await self._require_key(verified.key_id)
+        self._key(verified.key_id)
         if verified.expires_at + _CLOCKS_DIFFER <= time.time():
             raise SessionRefused("session_expired", "expired")
         if verified.claims.protection != protection:
@@ -200,9 +214,10 @@ class Verifier:
     async def _verify(self, token: str) -> _Verified:
         try:
             key_id = str(jwt.get_unverified_header(token).get("kid"))
+            await self._fetch_key(key_id)
             claims = jwt.decode(
                 token,
-                await self._require_key(key_id),
+                self._key(key_id),
                 algorithms=[_ALGORITHM],
                 audience=self._site,
                 issuer=_ISSUER,
@@ -225,13 +240,15 @@ class Verifier:
         self._verified[token] = verified
         return verified
 
-    async def _require_key(self, key_id: str) -> Ed25519PublicKey:
+    async def _fetch_key(self, key_id: str) -> None:
         if key_id not in self._keys and _KEY_ID.match(key_id):
             # A copy of the auth service that has just started may be ahead of the watch.
             try:
                 await self._mirror.fetch(key_id)
             except (nats.errors.Error, TimeoutError):
                 self._log.warning("a session key cannot be asked for", key_id=key_id)
+
+    def _key(self, key_id: str) -> Ed25519PublicKey:
         if key_id not in self._keys:
             raise SessionRefused("login_required", "unknown key")
         key, expires_at = self._keys[key_id]

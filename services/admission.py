@@ -33,6 +33,9 @@ class Admitted(Struct, frozen=True):
     rights: Rights
 
 
+_ANYBODY: Final = Admitted("none", None, ALL_RIGHTS)
+
+
 class Admission:
     """Sessions, technicians and access rules of a site, always at hand."""
 
@@ -46,6 +49,7 @@ class Admission:
         self._rules: tuple[Rule, ...] = ()
         self.ruled_jobs: frozenset[int] = frozenset()
         """The jobs that access rules name."""
+        self._known: dict[str, Technician | None] = {}
         self._rights: dict[tuple[str, str | None], Rights] = {}
         self._people = Mirror(connection, subjects.TECHNICIANS, site, self._people_changed)
         self._access = Mirror(connection, subjects.ACCESS, site, self._rules_changed)
@@ -85,6 +89,18 @@ class Admission:
                     )
             raise
 
+    def at_hand(self, token: str | None, machine: str) -> Admitted | None:
+        """Who asks, as `admit` finds it without asking anybody; None for all others."""
+        protection = self._options.current.protection
+        if protection == "none":
+            return _ANYBODY
+        claims = token and self._verifier.at_hand(token, machine, protection)
+        if not claims:
+            return None
+        if protection not in _NAMED:
+            return Admitted(protection, None, ALL_RIGHTS)
+        return self._by_name(claims)
+
     def rights(self, protection: Protection, name: str | None) -> Rights:
         """What somebody may deploy who was admitted under a protection by this name."""
         if protection not in _NAMED:
@@ -99,9 +115,16 @@ class Admission:
                 await self._people.fetch(key)
             except (nats.errors.Error, TimeoutError) as error:
                 self._log.warning("a technician cannot be asked for", error=type(error).__name__)
+        admitted = self._by_name(claims)
+        if admitted is None:
+            raise SessionRefused("session_expired", "account changed")
+        return admitted
+
+    def _by_name(self, claims: Claims) -> Admitted | None:
+        key = technician_key(claims.protection, claims.username or "")
         technician = self._technician(key)
         if technician is None or technician.generation != claims.generation:
-            raise SessionRefused("session_expired", "account changed")
+            return None
         return Admitted(claims.protection, claims.username, self._rights_of(key))
 
     def _rights_of(self, key: str) -> Rights:
@@ -113,15 +136,20 @@ class Admission:
         return found
 
     def _technician(self, key: str) -> Technician | None:
-        value = self._technicians.get(key)
+        if key not in self._known and key in self._technicians:
+            self._known[key] = self._read(key)
+        return self._known.get(key)
+
+    def _read(self, key: str) -> Technician | None:
         try:
-            return technician_decoder.decode(value) if value is not None else None
+            return technician_decoder.decode(self._technicians[key])
         except ValueError:
             self._log.exception("a technician cannot be read", key=key)
             return None
 
     def _people_changed(self, values: Mapping[str, bytes]) -> None:
         self._technicians = values
+        self._known.clear()
         self._rights.clear()
 
     def _rules_changed(self, values: Mapping[str, bytes]) -> None:

@@ -34,9 +34,13 @@ class Visits:
                 },
             )
 
+    def is_told(self, visit: str | None) -> bool:
+        """Whether nothing is left to be told of a menu that a visit gets."""
+        return visit is None or visit in self._shown
+
     async def shown(self, visit: str | None, machine: str, technician: str | None) -> None:
         """A visit has got a menu."""
-        if visit is None or visit in self._shown:
+        if visit is None or self.is_told(visit):
             return
         with contextlib.suppress(NotKeptError):
             await self._events.record(
