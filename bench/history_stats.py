@@ -16,7 +16,7 @@ import uvloop
 from bench.harness import Figure, MeasureError, Reach, Say, milliseconds
 from bench.history import PER_DEPLOYMENT, SITE, deployment
 from bench.monitor_rate import postgres
-from express.database import Database
+from express.database import Database, Transaction
 from services.monitor import deployments
 from services.monitor.deployments import (
     Cell,
@@ -66,9 +66,12 @@ async def _fill(database: Database, say: Say) -> None:
         cells[cell] = cells[cell].plus(counts)
     rows = [(key, SITE, *cell, *counts) for key, (cell, counts) in enumerate(cells.items())]
     columns = ("rollup_key", "site", *Cell._fields, *Counts._fields)
-    async with database.transaction() as tx:
+
+    def keep(tx: Transaction) -> None:
         tx.insert("ii_rollup", columns, rows)
         tx.execute("ANALYZE ii_rollup")
+
+    await database.transact(keep)
     say(f"{_EVENTS:,} events of {count:,} deployments, {len(rows):,} rows of roll-ups")
 
 
@@ -92,8 +95,7 @@ async def _time(database: Database, by: By, since: date, until: date) -> float:
     times: list[float] = []
     for _ in range(_TRIES):
         began = time.perf_counter()
-        async with database.transaction() as tx:
-            statistics(tx, by, since, until, SITE)
+        await database.transact(lambda tx: statistics(tx, by, since, until, SITE))
         times.append(time.perf_counter() - began)
     return measures.median(times)
 

@@ -9,8 +9,10 @@ statement does.
 
 import asyncio
 import re
+import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from itertools import chain
@@ -19,8 +21,8 @@ from typing import Any, Final, Literal, TypeVar
 import pyodbc
 
 from bus.problems import Problem
-from express.connection import DatabaseUnavailable, OdbcConnection, end_late, is_sqlite
-from express.dialects import Column, Dialect, column, meaning
+from express.connection import DatabaseUnavailable, OdbcConnection, end_late, is_sqlite, tuned
+from express.dialects import SAVEPOINTS, Column, Dialect, column, meaning
 
 Value = str | int | float | datetime | None
 """What can be bound to a statement's marker."""
@@ -70,6 +72,8 @@ class Transaction:
         self._connection = connection
         self._failure: Exception | None = None
         self._since: float | None = None
+        # Held where a statement begins and ends, and where the transaction is left.
+        self._border = threading.Lock()
 
     @property
     def took(self) -> float | None:
@@ -127,6 +131,34 @@ class Transaction:
             for row in found
         )
 
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """What is done inside is undone alone if it raises a `Problem` that is not the database's.
+
+        Whatever else goes wrong, the transaction can only be rolled back.
+        """
+        begin, undo, end = SAVEPOINTS[self.dialect]
+        self.execute(begin)
+        try:
+            yield
+        except DatabaseUnavailable:
+            raise
+        except Problem:
+            self.execute(undo)
+            raise
+        if end:
+            self.execute(end)
+
+    def leave(self) -> None:
+        """Nothing more of it is done; the statement that runs counts as failed.
+
+        May be called in any thread.
+        """
+        with self._border:
+            self.left = True
+            if self._since is not None:
+                self.steps.append((time.perf_counter() - self._since, False))
+
     def carry_out(self, work: Callable[["Transaction"], _T]) -> _T:
         """Does ``work`` and commits it, or rolls back whatever it raises.
 
@@ -154,9 +186,10 @@ class Transaction:
                 self.usable = False
 
     def _do(self, call: Callable[[], _T]) -> _T:
-        if self.left:
-            raise DatabaseUnavailable("nobody waits for it any more")
-        self._since = began = time.perf_counter()
+        with self._border:
+            if self.left:
+                raise DatabaseUnavailable("nobody waits for it any more")
+            self._since = began = time.perf_counter()
         well = True
         try:
             return call()
@@ -166,8 +199,10 @@ class Transaction:
             self._failure = failure
             raise failure from None
         finally:
-            self._since = None
-            self.steps.append((time.perf_counter() - began, well))
+            with self._border:
+                self._since = None
+                if not self.left:
+                    self.steps.append((time.perf_counter() - began, well))
 
     def _failed(self, error: pyodbc.Error) -> Exception:
         text = str(error.args[-1])
@@ -215,7 +250,7 @@ class Database:
         secret = _SECRET.search(dsn)
         self._secret = secret[1] if secret else ""
         file = not create and is_sqlite(dsn)
-        self._dsn = f"{dsn.rstrip(';')};NoCreat=1" if file else dsn
+        self._dsn = f"{dsn.rstrip(';')};NoCreat=1" if file else tuned(dsn)
         self._size = size
         self._connect_timeout = connect_timeout
         self._statement_timeout = statement_timeout
@@ -250,8 +285,10 @@ class Database:
         try:
             await self._done(transaction, doing)
         except BaseException:
-            transaction.left = True
-            doing.add_done_callback(_look_at)
+            transaction.leave()
+            if not doing.cancel():
+                # Or asyncio would complain that nobody looks at what it raised meanwhile.
+                doing.exception()
             raise
         finally:
             self._check_in(
@@ -259,7 +296,8 @@ class Database:
                 usable=transaction.usable and not transaction.left,
                 busy=transaction.left,
             )
-            self._tell(transaction)
+            for seconds, well in transaction.steps:
+                self._observe("statement", seconds, well)
         return doing.result()
 
     async def close(self) -> None:
@@ -284,12 +322,6 @@ class Database:
             if took >= self._statement_timeout:
                 raise DatabaseUnavailable(f"no answer within {self._statement_timeout:g} s")
             left = self._statement_timeout - took
-
-    def _tell(self, transaction: Transaction) -> None:
-        for seconds, well in transaction.steps:
-            self._observe("statement", seconds, well)
-        if transaction.left and (took := transaction.took) is not None:
-            self._observe("statement", took, False)
 
     async def _check_out(self) -> OdbcConnection:
         if self._closed:
@@ -379,9 +411,3 @@ class Database:
 
     def _without_secret(self, text: str) -> str:
         return text.replace(self._secret, "***") if self._secret else text
-
-
-def _look_at(future: asyncio.Future[_T]) -> None:
-    """So that asyncio does not complain that nobody has looked at it."""
-    if not future.cancelled():
-        future.exception()

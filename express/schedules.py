@@ -8,9 +8,17 @@ from msgspec import Struct
 
 from express.connection import DatabaseUnavailable
 from express.database import Transaction
+from express.dialects import Dialect
 from express.schema import Layout
 
-_LOCK: Final = "INSERT INTO ii_lock (lock_key) VALUES (?)"
+LOCKING: Final[dict[Dialect, str]] = {
+    # Whoever writes is the only writer, also where there is nothing to delete.
+    "sqlite": "DELETE FROM ii_lock WHERE lock_key = ?",
+    "postgres": "SELECT pg_advisory_xact_lock(hashtextextended(?, 0))",
+    # Not sp_getapplock: that it has failed is no error there, and goes unheard.
+    "mssql": "INSERT INTO ii_lock (lock_key) VALUES (?)",
+}
+"""The statement that waits for a key and holds it to the end of its transaction."""
 _UNLOCK: Final = "DELETE FROM ii_lock WHERE lock_key = ?"
 _DELETE_PENDING: Final = "DELETE FROM event_schedule WHERE computer_id = ? AND status_code IS NULL"
 _NOW: Final = "SELECT CURRENT_TIMESTAMP"
@@ -58,15 +66,16 @@ def lock(tx: Transaction, key: str) -> None:
     Raises:
         WriteConflict, DatabaseUnavailable: the wait was too long, or would never have ended.
     """
-    tx.execute(_LOCK, key)
+    tx.execute(LOCKING[tx.dialect], key)
 
 
 def unlock(tx: Transaction, key: str) -> None:
-    """Takes the lock's row away again, as the last thing in a transaction before it commits.
+    """Takes a lock's row away again where it is one, as the last thing before the commit.
 
     Others still wait until it has committed: nobody sees the row go before that.
     """
-    tx.execute(_UNLOCK, key)
+    if tx.dialect == "mssql":
+        tx.execute(_UNLOCK, key)
 
 
 def replace_pending(

@@ -11,17 +11,20 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, Final, TypeVar
 
 import pyodbc
 import pytest
 
 from express.connection import sqlite_dsn
-from express.database import Database
+from express.database import Database, Transaction
 from express.dialects import Dialect
 from express.schema import create_embedded
 from tests.buses import free_port
@@ -34,6 +37,12 @@ _TABLES = (
     "ii_request", "ii_lock", "ii_monitor", "ii_heard", "ii_opening", "ii_deployment", "ii_rollup",
     "ii_total",
 )  # fmt: skip
+
+
+_HANGS: Final = 10.0
+"""Seconds after which a transaction that should have gone on is taken to hang."""
+
+T = TypeVar("T")
 
 
 class PostgresServer:
@@ -140,6 +149,61 @@ class PostgresServer:
         admin = self.admin()
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
         admin.close()
+
+
+class Held:
+    """A transaction that takes its steps one by one, when a test says so."""
+
+    def __init__(self) -> None:
+        self._steps: SimpleQueue[Callable[[Transaction], None] | None] = SimpleQueue()
+
+    async def do(self, step: Callable[[Transaction], T]) -> T:
+        """What a step makes of the transaction; one that fails ends it."""
+        done: Future[T] = Future()
+
+        def take(tx: Transaction) -> None:
+            try:
+                done.set_result(step(tx))
+            except BaseException as error:
+                done.set_exception(error)
+                raise
+
+        self._steps.put(take)
+        async with asyncio.timeout(_HANGS):
+            return await asyncio.wrap_future(done)
+
+    def work(self, tx: Transaction) -> None:
+        """For `Database.transact`."""
+        while (step := self._steps.get()) is not None:
+            step(tx)
+
+    def end(self) -> None:
+        """Nothing more is to be done."""
+        self._steps.put(None)
+
+
+@asynccontextmanager
+async def held(database: Database) -> AsyncIterator[Held]:
+    """A transaction that stands, does as it is told, and is committed at the end."""
+    transaction = Held()
+    doing = asyncio.create_task(database.transact(transaction.work))
+    try:
+        await transaction.do(lambda _tx: None)
+        yield transaction
+    finally:
+        transaction.end()
+        await doing
+
+
+async def together(database: Database, count: int, work: Callable[[Transaction], T]) -> list[T]:
+    """What ``count`` transactions make of it that are open at the same time."""
+    met = threading.Barrier(count, timeout=_HANGS)
+
+    def meet(tx: Transaction) -> T:
+        met.wait()
+        return work(tx)
+
+    return await asyncio.gather(*(database.transact(meet) for _ in range(count)))
 
 
 async def _create_sample(dsn: str) -> None:

@@ -28,6 +28,7 @@ from bus.connection import BusUnavailableError, Connection, ask, connect
 from bus.contract import Endpoint, FromMachine
 from bus.events import EventLog
 from bus.machines import machine_key
+from bus.menus import ask_menu
 from bus.messages import (
     AskStatus,
     Hello,
@@ -46,7 +47,9 @@ from bus.options import PASSWORD, parse
 from bus.problems import RETRIABLE, Code, Problem
 from express.connection import SQLITE_GATE
 from express.database import Database
+from express.dialects import dialect_of
 from express.layout_cache import LayoutCache
+from express.schedules import LOCKING
 from services.admission import Admission
 from services.auth.passwords import Passwords
 from services.running import Program, Site
@@ -205,9 +208,9 @@ class Express:
         with SQLITE_GATE:
             connection = pyodbc.connect(self.dsn, autocommit=False, timeout=5)
         try:
-            connection.execute(
-                "INSERT INTO ii_lock (lock_key) VALUES (?)", f"machine:{machine_key(machine)}"
-            )
+            dialect = dialect_of(connection.getinfo(pyodbc.SQL_DBMS_NAME))
+            assert dialect
+            connection.execute(LOCKING[dialect], f"machine:{machine_key(machine)}")
             yield
         finally:
             # The server may have crashed meanwhile, and the transaction with it.
@@ -256,7 +259,9 @@ class Asker:
         self, machine: Machine = STAFF_0117, token: str | None = None, visit: str | None = None
     ) -> Menu:
         question = ShowMenu(machine=machine, token=token, visit=visit)
-        return await self._ask(contract.SHOW, question)
+        return await ask_menu(
+            self.connection, self.site, machine_key(machine), question, timeout=10
+        )
 
     async def schedule(
         self,

@@ -50,56 +50,66 @@ def look(tx: Transaction, machine: Machine) -> int | None:
 
 async def test_a_uuid_is_found_in_any_form(database: Database) -> None:
     bare = UUID.replace("-", "")
-    for stored in (UUID, UUID.lower(), SWAPPED, bare, f"{{{UUID}}}", f"  {UUID} "):
-        async with database.transaction() as tx:
+
+    def work(tx: Transaction) -> None:
+        for stored in (UUID, UUID.lower(), SWAPPED, bare, f"{{{UUID}}}", f"  {UUID} "):
             number = add(tx, "PC", uuid=stored)
             for asked in (UUID, SWAPPED.lower()):
                 assert look(tx, Machine(uuid=asked)) == number
             tx.execute("DELETE FROM hardware WHERE computer_id = ?", number)
 
+    await database.transact(work)
+
 
 async def test_an_address_is_found_in_any_form(database: Database) -> None:
-    for stored in ("00:1b:21:aa:bb:cc", "001B21AABBCC", "00-1B-21-AA-BB-CC", "001b.21aa.bbcc"):
-        async with database.transaction() as tx:
+    def work(tx: Transaction) -> None:
+        for stored in ("00:1b:21:aa:bb:cc", "001B21AABBCC", "00-1B-21-AA-BB-CC", "001b.21aa.bbcc"):
             number = add(tx, "PC", macs=["02:00:00:00:00:77", stored])
             assert look(tx, Machine(macs=("00:1B:21:AA:BB:CC",))) == number
             tx.execute("DELETE FROM nics WHERE computer_id = ?", number)
 
+    await database.transact(work)
+
 
 async def test_serial_number_and_asset_tag_are_found_in_any_case(database: Database) -> None:
-    async with database.transaction() as tx:
+    def work(tx: Transaction) -> None:
         one = add(tx, "PC-1", serial="  5cg9 abc ")
         two = add(tx, "PC-2", asset_tag="Inv-0042")
         assert look(tx, Machine(serial="5CG9 ABC")) == one
         assert look(tx, Machine(asset_tag="INV-0042")) == two
         assert look(tx, Machine(serial="INV-0042")) is None
 
+    await database.transact(work)
+
 
 async def test_an_unknown_machine_has_no_computer(database: Database) -> None:
-    async with database.transaction() as tx:
-        assert look(tx, Machine(uuid=UUID, serial="X-1", macs=("001b21aabbcc",))) is None
+    machine = Machine(uuid=UUID, serial="X-1", macs=("001b21aabbcc",))
+    assert await database.transact(lambda tx: look(tx, machine)) is None
 
 
 async def test_the_sample_computers_are_found(database: Database) -> None:
-    async with database.transaction() as tx:
-        layout = read_layout(tx)
-        found = find(tx, layout, identity(Machine(macs=("3c:52:82:a1:b7:01",))))
+    known = identity(Machine(macs=("3c:52:82:a1:b7:01",)))
+    found = await database.transact(lambda tx: find(tx, read_layout(tx), known))
     assert found is not None
     assert found.name == "STAFF-0117"
 
 
 async def test_a_leftover_never_matches_and_shares_no_address(database: Database) -> None:
     mac = "001b21aabbcc"
-    async with database.transaction() as tx:
+
+    def work(tx: Transaction) -> None:
         add(tx, "OLD", group=None, uuid=UUID, serial="X-1", macs=[mac])
         assert look(tx, Machine(uuid=UUID, serial="X-1", macs=(mac,))) is None
         number = add(tx, "NEW", macs=[mac])
         assert look(tx, Machine(macs=(mac,))) == number
 
+    await database.transact(work)
+
 
 async def test_a_shared_address_alone_identifies_nothing(database: Database) -> None:
     adapter, own = "001b21aabbcc", "001b21aabbdd"
-    async with database.transaction() as tx:
+
+    def work(tx: Transaction) -> None:
         one = add(tx, "ONE", uuid=UUID, macs=[adapter])
         two = add(tx, "TWO", macs=["00:1B:21:AA:BB:CC", own])
         with pytest.raises(Problem) as caught:
@@ -109,47 +119,58 @@ async def test_a_shared_address_alone_identifies_nothing(database: Database) -> 
         assert look(tx, Machine(macs=(adapter, own))) == two
         assert look(tx, Machine(serial="NEW-1", macs=(adapter,))) is None
 
+    await database.transact(work)
+
 
 async def test_one_computer_with_an_address_twice_shares_it_with_nobody(
     database: Database,
 ) -> None:
-    async with database.transaction() as tx:
+    def work(tx: Transaction) -> None:
         number = add(tx, "PC", macs=["001b21aabbcc", "00-1B-21-AA-BB-CC"])
         assert look(tx, Machine(macs=("001b21aabbcc",))) == number
 
+    await database.transact(work)
+
 
 async def test_an_adapter_shared_by_thousands_is_no_trouble(database: Database) -> None:
-    async with database.transaction() as tx:
+    def work(tx: Transaction) -> None:
         tx.insert("computer", ("name", "group_id"), [(f"PC-{n}", 2) for n in range(2200)])
         rows = tx.fetch("SELECT computer_id FROM computer WHERE name LIKE 'PC-%'")
         tx.insert("nics", ("computer_id", "mac_addr"), [(r[0], "001B21AABBCC") for r in rows])
         number = add(tx, "MINE", serial="X-1", macs=["001B21AABBCC"])
         assert look(tx, Machine(serial="x-1", macs=("001b21aabbcc",))) == number
 
+    await database.transact(work)
+
 
 async def test_two_computers_of_one_serial_number_are_ambiguous(database: Database) -> None:
-    async with database.transaction() as tx:
+    def work(tx: Transaction) -> None:
         numbers = [add(tx, name, serial="X-1") for name in ("A", "B")]
         with pytest.raises(Problem) as caught:
             look(tx, Machine(serial="x-1"))
-    assert caught.value.code == "ambiguous_machine"
-    assert caught.value.details.computers == tuple(
-        ComputerRef(id=number, name=name) for number, name in zip(numbers, "AB", strict=True)
-    )
+        assert caught.value.code == "ambiguous_machine"
+        assert caught.value.details.computers == tuple(
+            ComputerRef(id=number, name=name) for number, name in zip(numbers, "AB", strict=True)
+        )
+
+    await database.transact(work)
 
 
 async def test_a_machine_that_nothing_identifies_is_refused(database: Database) -> None:
-    async with database.transaction() as tx:
-        with pytest.raises(Problem, match="bad_machine"):
-            look(tx, Machine(serial="None", macs=("ff:ff:ff:ff:ff:ff",)))
+    machine = Machine(serial="None", macs=("ff:ff:ff:ff:ff:ff",))
+    with pytest.raises(Problem, match="bad_machine"):
+        await database.transact(lambda tx: look(tx, machine))
 
 
 async def test_what_looks_like_sql_is_a_value_like_any_other(database: Database) -> None:
     text = "x'); DELETE FROM computer; --"
-    async with database.transaction() as tx:
+
+    def work(tx: Transaction) -> None:
         number = add(tx, text, serial=text)
         assert look(tx, Machine(serial=text)) == number
         assert [ref.id for ref in named(tx, text)] == [number]
+
+    await database.transact(work)
 
 
 # Names.
@@ -160,7 +181,8 @@ async def names(request: pytest.FixtureRequest, kind: Dialect, database: Databas
     """The database once as it is, once with names that its collation compares in any case."""
     if request.param == "as it is" or kind == "mssql":  # SQL Server does so of itself.
         return database
-    async with database.transaction() as tx:
+
+    def work(tx: Transaction) -> None:
         if kind == "sqlite":
             tx.execute("DROP INDEX computer_by_name")
             tx.execute("ALTER TABLE computer RENAME COLUMN name TO was")
@@ -173,38 +195,48 @@ async def names(request: pytest.FixtureRequest, kind: Dialect, database: Databas
                 " (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
             )
             tx.execute("ALTER TABLE computer ALTER COLUMN name TYPE varchar(64) COLLATE any_case")
+
+    await database.transact(work)
     return database
 
 
 async def test_a_name_is_taken_in_any_case(names: Database) -> None:
-    async with names.transaction() as tx:
+    def work(tx: Transaction) -> None:
         number = add(tx, "MÜLLER-PC")
         for asked in ("Müller-PC", "MÜLLER-PC", "müller-pc", "mÜller-pc"):
             assert [ref.id for ref in named(tx, asked)] == [number]
 
+    await names.transact(work)
+
 
 async def test_a_name_may_stand_at_several_computers_but_not_at_leftovers(names: Database) -> None:
-    async with names.transaction() as tx:
+    def work(tx: Transaction) -> None:
         numbers = {add(tx, name) for name in ("TWIN", "twin")}
         add(tx, "TWIN", group=None)
         add(tx, "TWIN-2")
         assert {ref.id for ref in named(tx, "Twin")} == numbers
         assert named(tx, "nobody") == []
 
+    await names.transact(work)
+
 
 async def test_a_computer_is_renamed(names: Database) -> None:
-    async with names.transaction() as tx:
+    def work(tx: Transaction) -> None:
         number = add(tx, "BEFORE")
         rename(tx, number, "1-AFTER")
         assert [ref.id for ref in named(tx, "1-after")] == [number]
         assert named(tx, "BEFORE") == []
 
+    await names.transact(work)
+
 
 async def test_a_group_is_found_by_its_name(names: Database) -> None:
-    async with names.transaction() as tx:
+    def work(tx: Transaction) -> None:
         assert group_id(tx, "New Computers") == 2
         assert group_id(tx, "new computers") == 2
         assert group_id(tx, "Nowhere") is None
+
+    await names.transact(work)
 
 
 # Creating.
@@ -220,11 +252,15 @@ async def test_a_created_computer_is_found_again_by_each_of_its_keys(names: Data
         model="Box",
     )
     shared = frozenset({"001b21aabbdd"})
-    async with names.transaction() as tx:
+
+    def create_it(tx: Transaction) -> int:
         layout = read_layout(tx)
         lock(tx, "name:pc-1")
-        number = create(tx, layout, machine, identity(machine, shared), "PC-1", 2)
-    async with names.transaction() as tx:
+        return create(tx, layout, machine, identity(machine, shared), "PC-1", 2)
+
+    number = await names.transact(create_it)
+
+    def find_it(tx: Transaction) -> None:
         for part in (
             Machine(uuid=SWAPPED),
             Machine(serial="5cg9"),
@@ -239,10 +275,12 @@ async def test_a_created_computer_is_found_again_by_each_of_its_keys(names: Data
             number,
         )
         macs = tx.fetch("SELECT mac_addr FROM nics WHERE computer_id = ?", number)
-    assert tuple(stored[:4]) == ("PC-1", 2, UUID, "5CG9")
-    assert stored[4] == ("ACME " * 200)[:255]
-    assert stored[5] == "Box"
-    assert [tuple(row) for row in macs] == [("001B21AABBCC",)]
+        assert tuple(stored[:4]) == ("PC-1", 2, UUID, "5CG9")
+        assert stored[4] == ("ACME " * 200)[:255]
+        assert stored[5] == "Box"
+        assert [tuple(row) for row in macs] == [("001B21AABBCC",)]
+
+    await names.transact(find_it)
 
 
 async def test_creating_a_name_that_is_there_is_a_conflict_and_leaves_nothing(
@@ -250,30 +288,32 @@ async def test_creating_a_name_that_is_there_is_a_conflict_and_leaves_nothing(
 ) -> None:
     machine = Machine(serial="X-1")
 
-    async def create_twice() -> None:
-        async with names.transaction() as tx:
-            layout = read_layout(tx)
-            add(tx, "PC-1")
-            create(tx, layout, machine, identity(machine), "PC-1", 2)
+    def create_twice(tx: Transaction) -> None:
+        layout = read_layout(tx)
+        add(tx, "PC-1")
+        create(tx, layout, machine, identity(machine), "PC-1", 2)
 
     with pytest.raises(WriteConflict):
-        await create_twice()
-    async with names.transaction() as tx:
-        assert named(tx, "PC-1") == []
+        await names.transact(create_twice)
+    assert await names.transact(lambda tx: named(tx, "PC-1")) == []
 
 
 async def test_a_leftover_of_the_same_name_does_not_stand_in_the_way(names: Database) -> None:
     machine = Machine(serial="X-1")
-    async with names.transaction() as tx:
+
+    def work(tx: Transaction) -> None:
         old = add(tx, "PC-1", group=None, serial="X-1")
         new = create(tx, read_layout(tx), machine, identity(machine), "PC-1", 2)
         assert new != old
         assert look(tx, machine) == new
 
+    await names.transact(work)
+
 
 async def test_nothing_is_created_where_it_would_have_to_be_guessed(database: Database) -> None:
     machine = Machine(serial="X-1")
-    async with database.transaction() as tx:
+
+    def work(tx: Transaction) -> None:
         tx.execute("DROP TABLE nics")
         tx.execute("CREATE TABLE nics (computer_id int, nic_id int NOT NULL, mac_addr varchar(32))")
         layout = read_layout(tx)
@@ -282,13 +322,18 @@ async def test_nothing_is_created_where_it_would_have_to_be_guessed(database: Da
         assert "nics.nic_id" in caught.value.message
         assert named(tx, "PC-1") == []
 
+    await database.transact(work)
+
 
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 async def test_the_embedded_default_looks_computers_up_in_its_indices(database: Database) -> None:
     machine = Machine(uuid=UUID, serial="X-1", asset_tag="A-1", macs=("001b21aabbcc",))
-    async with database.transaction() as tx:
+
+    def steps(tx: Transaction) -> list[str]:
         query, values = candidates_query(read_layout(tx), identity(machine))
-        plan = [str(row[3]) for row in tx.fetch(f"EXPLAIN QUERY PLAN {query}", *values)]
+        return [str(row[3]) for row in tx.fetch(f"EXPLAIN QUERY PLAN {query}", *values)]
+
+    plan = await database.transact(steps)
     indices = ("hardware_by_uuid", "hardware_by_serial", "hardware_by_asset_tag", "nics_by_address")
     for index in indices:
         assert any(step.startswith("SEARCH") and index in step for step in plan)

@@ -10,6 +10,7 @@ from express.database import Database, Transaction
 from express.dialects import Column, Dialect, column, meaning
 from express.jobs import read_folders
 from express.schema import (
+    Finding,
     create_embedded,
     examine,
     install_own_tables,
@@ -22,8 +23,7 @@ pytestmark = pytest.mark.express
 
 
 async def tables_of(database: Database, *tables: str) -> list[str]:
-    async with database.transaction() as tx:
-        return [table for table in tables if tx.columns(table)]
+    return await database.transact(lambda tx: [table for table in tables if tx.columns(table)])
 
 
 def run(tx: Transaction, statements: Iterable[str]) -> None:
@@ -39,22 +39,21 @@ def every_job(tx: Transaction) -> list[Job]:
 async def test_the_embedded_default_is_made_in_an_empty_database(empty_dsn: str) -> None:
     database = Database(empty_dsn, create=True)
     await create_embedded(database, sample=False)
-    async with database.transaction() as tx:
-        layout = read_layout(tx)
-        assert every_job(tx) == []
-        states = {finding.check: finding.state for finding in examine(tx)}
+    layout = await database.transact(read_layout)
     assert not layout.cannot_create
     assert not layout.cannot_schedule
+    assert await database.transact(every_job) == []
+    states = {finding.check: finding.state for finding in await database.transact(examine)}
     assert states.pop("jobs") == "warn"
     assert set(states.values()) == {"ok"}
     await database.close()
 
 
 async def test_the_sample_is_a_believable_job_tree(database: Database) -> None:
-    async with database.transaction() as tx:
-        jobs, folders = every_job(tx), read_folders(tx)
-        assert (tx.fetch("SELECT COUNT(*) FROM computer"))[0][0] == 5
-        assert {finding.state for finding in examine(tx)} == {"ok"}
+    jobs, folders = await database.transact(lambda tx: (every_job(tx), read_folders(tx)))
+    computers = await database.transact(lambda tx: tx.fetch("SELECT COUNT(*) FROM computer"))
+    assert computers[0][0] == 5
+    assert {finding.state for finding in await database.transact(examine)} == {"ok"}
     by_id = {folder.id: folder for folder in folders}
     assert all(folder.parent_id is None or folder.parent_id in by_id for folder in folders)
     assert all(job.folder_id in by_id for job in jobs)
@@ -67,19 +66,18 @@ async def test_the_sample_is_a_believable_job_tree(database: Database) -> None:
 async def test_making_it_again_changes_nothing(empty_dsn: str) -> None:
     database = Database(empty_dsn, create=True)
     await create_embedded(database, sample=True)
-    async with database.transaction() as tx:
-        before = every_job(tx)
-        tx.execute("DELETE FROM event WHERE event_id = ?", before[-1].id)
+    *before, last = await database.transact(every_job)
+    await database.transact(lambda tx: tx.execute("DELETE FROM event WHERE event_id = ?", last.id))
     await create_embedded(database, sample=True)
-    async with database.transaction() as tx:
-        assert every_job(tx) == before[:-1]
+    assert await database.transact(every_job) == before
     await database.close()
 
 
 async def test_a_failure_leaves_no_half_of_it(empty_dsn: str) -> None:
     database = Database(empty_dsn, create=True)
-    async with database.transaction() as tx:
-        tx.execute("CREATE TABLE event_folder (folder_id int NOT NULL PRIMARY KEY)")
+    await database.transact(
+        lambda tx: tx.execute("CREATE TABLE event_folder (folder_id int NOT NULL PRIMARY KEY)")
+    )
     with pytest.raises(Exception, match=r"parent_id|name"):
         await create_embedded(database, sample=True)
     assert await tables_of(database, "event_folder", "event", "ii_lock") == ["event_folder"]
@@ -103,39 +101,37 @@ REAL = [
 async def real(empty_dsn: str) -> AsyncIterator[Database]:
     """A database as a deployment server may have it: no key of its own making, no hardware."""
     database = Database(empty_dsn, create=True)
-    async with database.transaction() as tx:
-        run(tx, REAL)
-        tx.execute("INSERT INTO computer_group (group_id, name) VALUES (1, 'Other')")
+
+    group = "INSERT INTO computer_group (group_id, name) VALUES (1, 'Other')"
+    await database.transact(lambda tx: run(tx, [*REAL, group]))
     yield database
     await database.close()
 
 
 async def test_only_own_tables_are_added_to_a_deployment_server(real: Database) -> None:
-    async with real.transaction() as tx:
-        with pytest.raises(DatabaseUnavailable, match="lacks ii_request, ii_lock"):
-            read_layout(tx)
+    with pytest.raises(DatabaseUnavailable, match="lacks ii_request, ii_lock"):
+        await real.transact(read_layout)
     await install_own_tables(real)
     await install_own_tables(real)
     assert await tables_of(real, "ii_request", "ii_lock", "nics", "hardware") == [
         "ii_request",
         "ii_lock",
     ]
-    async with real.transaction() as tx:
-        layout = read_layout(tx)
+    layout = await real.transact(read_layout)
     assert layout.owners == {"uuid": "computer", "serial_num": "computer", "asset_tag": "computer"}
     assert (layout.hardware, layout.nics) == (False, False)
 
 
 async def test_doctor_says_what_a_deployment_server_lacks_and_what_helps(real: Database) -> None:
-    async with real.transaction() as tx:
-        tx.execute("DROP TABLE event")
-        before = {f.check: f for f in examine(tx, "New Computers")}
+    def after(tx: Transaction, statement: str) -> dict[str, Finding]:
+        tx.execute(statement)
+        return {f.check: f for f in examine(tx, "New Computers")}
+
+    before = await real.transact(lambda tx: after(tx, "DROP TABLE event"))
     assert before["tables"].state == "fail"
     assert "event" in before["tables"].text
     assert before["own tables"].state == "fail"
-    async with real.transaction() as tx:
-        tx.execute(REAL[1])
-        findings = {f.check: f for f in examine(tx, "New Computers")}
+    findings = await real.transact(lambda tx: after(tx, REAL[1]))
     assert findings["tables"].state == "ok"
     assert findings["group"].state == "fail"
     assert findings["identity"].state == "warn"
@@ -146,11 +142,13 @@ async def test_doctor_says_what_a_deployment_server_lacks_and_what_helps(real: D
 
 
 async def test_a_row_left_in_the_locks_is_told(database: Database) -> None:
-    async with database.transaction() as tx:
+    def work(tx: Transaction) -> None:
         tx.execute("INSERT INTO ii_lock (lock_key) VALUES ('left')")
         findings = {f.check: f for f in examine(tx)}
-    assert findings["locks"].state == "warn"
-    assert findings["locks"].cure
+        assert findings["locks"].state == "warn"
+        assert findings["locks"].cure
+
+    await database.transact(work)
 
 
 # The layout, from what the catalogue says.

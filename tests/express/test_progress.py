@@ -29,32 +29,36 @@ def schedule(tx: Transaction, computer: int, jobs: list[int]) -> tuple[int, int]
 
 
 async def test_the_rows_of_what_was_just_scheduled_are_known(database: Database) -> None:
-    async with database.transaction() as tx:
+    def work(tx: Transaction) -> None:
         one, two, *_ = computers(tx)
         schedule(tx, one, [2000101])
         first, last = schedule(tx, two, JOBS)
         schedule(tx, one, JOBS)
         rows = read_rows(tx, [two], first)
-    assert [row.job.id for row in rows] == JOBS
-    assert (rows[0].id, rows[-1].id) == (first, last)
-    assert {row.status for row in rows} == {None}
-    assert all(row.job.name not in {"", str(row.job.id)} for row in rows)
+        assert [row.job.id for row in rows] == JOBS
+        assert (rows[0].id, rows[-1].id) == (first, last)
+        assert {row.status for row in rows} == {None}
+        assert all(row.job.name not in {"", str(row.job.id)} for row in rows)
+
+    await database.transact(work)
 
 
 async def test_what_ran_before_is_no_part_of_it(database: Database) -> None:
-    async with database.transaction() as tx:
+    def work(tx: Transaction) -> None:
         one, *_ = computers(tx)
         old, _ = schedule(tx, one, JOBS)
         tx.execute("UPDATE event_schedule SET status_code = 0 WHERE computer_id = ?", one)
         first, last = schedule(tx, one, JOBS)
         rows = read_rows(tx, [one], old)
-    assert [row.status for row in rows] == [0, 0, 0, None, None, None]
-    assert [row.id for row in rows[3:]] == sorted({first, rows[4].id, last})
-    assert old < first
+        assert [row.status for row in rows] == [0, 0, 0, None, None, None]
+        assert [row.id for row in rows[3:]] == sorted({first, rows[4].id, last})
+        assert old < first
+
+    await database.transact(work)
 
 
 async def test_rows_among_which_somebody_elses_stand_are_nobodys(database: Database) -> None:
-    async with database.transaction() as tx:
+    def work(tx: Transaction) -> None:
         one, *_ = computers(tx)
         layout = read_layout(tx)
         replace_pending(tx, layout, one, JOBS, NOW)
@@ -62,9 +66,11 @@ async def test_rows_among_which_somebody_elses_stand_are_nobodys(database: Datab
         assert rows_of(tx, layout, one, JOBS) is None
         assert rows_of(tx, layout, one, [*JOBS, 2000104]) is not None
 
+    await database.transact(work)
+
 
 async def test_where_rows_have_no_ids_none_are_known(database: Database) -> None:
-    async with database.transaction() as tx:
+    def work(tx: Transaction) -> None:
         one, *_ = computers(tx)
         tx.execute("DROP TABLE event_schedule")
         tx.execute(
@@ -75,11 +81,13 @@ async def test_where_rows_have_no_ids_none_are_known(database: Database) -> None
         findings = {finding.check: finding for finding in examine(tx)}
         assert not layout.numbered
         assert rows_of(tx, layout, one, JOBS) is None
-    assert findings["progress"].state == "warn"
+        assert findings["progress"].state == "warn"
+
+    await database.transact(work)
 
 
 async def test_status_codes_are_read_as_they_stand(database: Database) -> None:
-    async with database.transaction() as tx:
+    def work(tx: Transaction) -> None:
         one, *_ = computers(tx)
         first, last = schedule(tx, one, JOBS)
         for row, status in ((first, -1), (last, 5)):
@@ -87,18 +95,22 @@ async def test_status_codes_are_read_as_they_stand(database: Database) -> None:
                 "UPDATE event_schedule SET status_code = ? WHERE schedule_id = ?", status, row
             )
         rows = read_rows(tx, [one], first)
-    assert [row.status for row in rows] == [-1, None, 5]
+        assert [row.status for row in rows] == [-1, None, 5]
+
+    await database.transact(work)
 
 
 async def test_thousands_of_computers_are_asked_for_at_once(database: Database) -> None:
-    async with database.transaction() as tx:
+    def work(tx: Transaction) -> None:
         one, *_ = computers(tx)
         first, _ = schedule(tx, one, JOBS)
         rows = read_rows(tx, [one, *range(100_000, 102_500)], first)
         assert read_rows(tx, [], first) == []
         assert read_rows(tx, [one], first + 1_000) == []
-    assert len(rows) == 3
-    assert isinstance(rows[0], JobRow)
+        assert len(rows) == 3
+        assert isinstance(rows[0], JobRow)
+
+    await database.transact(work)
 
 
 async def test_what_was_scheduled_since_a_moment_is_known_with_its_rows(
@@ -121,8 +133,10 @@ async def test_what_was_scheduled_since_a_moment_is_known_with_its_rows(
             created_at=moment + timedelta(hours=number),
         )  # fmt: skip
 
-    async with database.transaction() as tx:
+    def work(tx: Transaction) -> None:
         for each in (done(1, (1, 2)), done(2, (3, 4)), done(3, None)):
             record(tx, each)
         found = read_scheduled(tx, moment + timedelta(hours=2))
-    assert found == [Scheduled("00000000-0000-0000-0000-000000000002", 2, (3, 4))]
+        assert found == [Scheduled("00000000-0000-0000-0000-000000000002", 2, (3, 4))]
+
+    await database.transact(work)

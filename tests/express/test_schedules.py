@@ -1,7 +1,9 @@
 """Locks, pending jobs, start times and the record of requests."""
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 
 import pyodbc
 import pytest
@@ -22,7 +24,7 @@ from express.schedules import (
     unlock,
 )
 from express.schema import read_layout
-from tests.databases import PostgresServer
+from tests.databases import Held, PostgresServer, held
 
 HANGS = 10.0
 """Seconds after which a call that should have been given up is taken to hang."""
@@ -46,70 +48,61 @@ def scheduled(tx: Transaction, computer: int) -> list[tuple[object, ...]]:
     return [tuple(row) for row in rows]
 
 
+def count(tx: Transaction, table: str) -> int:
+    return int(tx.fetch(f"SELECT COUNT(*) FROM {table}")[0][0])
+
+
 # Locks.
+
+
+def lock_and_unlock(tx: Transaction, key: str = "machine:1") -> None:
+    lock(tx, key)
+    unlock(tx, key)
 
 
 async def test_transactions_with_one_lock_run_one_after_the_other(database: Database) -> None:
     log: list[str] = []
-    inside = asyncio.Event()
 
-    async def count() -> int:
-        async with database.transaction() as tx:
-            return int((tx.fetch("SELECT COUNT(*) FROM ii_request"))[0][0])
+    def work(tx: Transaction, name: str) -> None:
+        lock(tx, "machine:1")
+        log.append(f"{name} in")
+        log.append(f"{name} reads {count(tx, 'ii_request')}")
+        time.sleep(0.1)
+        record(tx, a_record(f"request-{name}"))
+        unlock(tx, "machine:1")
+        # The row is gone, but nobody may come in before the commit.
+        time.sleep(0.1)
+        log.append(f"{name} out")
 
-    async def work(name: str) -> None:
-        async with database.transaction() as tx:
-            lock(tx, "machine:1")
-            log.append(f"{name} in")
-            inside.set()
-            rows = tx.fetch("SELECT COUNT(*) FROM ii_request")
-            log.append(f"{name} reads {rows[0][0]}")
-            await asyncio.sleep(0.1)
-            record(tx, a_record(f"request-{name}"))
-            unlock(tx, "machine:1")
-            # The row is gone, but nobody may come in before the commit.
-            await asyncio.sleep(0.1)
-            log.append(f"{name} out")
-
-    first = asyncio.create_task(work("a"))
-    await inside.wait()
-    asyncio.gather(first, work("b"))
-    assert log == ["a in", "a reads 0", "a out", "b in", "b reads 1", "b out"]
-    assert await count() == 2
-    async with database.transaction() as tx:
-        assert (tx.fetch("SELECT COUNT(*) FROM ii_lock"))[0][0] == 0
+    await asyncio.gather(*(database.transact(partial(work, name=name)) for name in "ab"))
+    first, second = ("a", "b") if log[0] == "a in" else ("b", "a")
+    assert log == [
+        f"{first} in", f"{first} reads 0", f"{first} out",
+        f"{second} in", f"{second} reads 1", f"{second} out",
+    ]  # fmt: skip
+    assert await database.transact(lambda tx: count(tx, "ii_request")) == 2
+    assert await database.transact(lambda tx: count(tx, "ii_lock")) == 0
 
 
 async def test_a_lock_is_let_go_when_its_transaction_fails(database: Database) -> None:
-    async def fail() -> None:
-        async with database.transaction() as tx:
-            lock(tx, "machine:1")
-            raise RuntimeError
+    def fail(tx: Transaction) -> None:
+        lock(tx, "machine:1")
+        raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        await fail()
-    async with database.transaction() as tx:
-        lock(tx, "machine:1")
-        unlock(tx, "machine:1")
+        await database.transact(fail)
+    await database.transact(lock_and_unlock)
 
 
 async def test_a_lock_is_let_go_when_its_holder_is_cancelled(database: Database) -> None:
-    held = asyncio.Event()
-
-    async def hold() -> None:
-        async with database.transaction() as tx:
-            lock(tx, "machine:1")
-            held.set()
-            await asyncio.Event().wait()
-
-    holder = asyncio.create_task(hold())
-    await held.wait()
-    holder.cancel()
-    async with database.transaction() as tx:
-        lock(tx, "machine:1")
-        unlock(tx, "machine:1")
+    holder = Held()
+    holding = asyncio.create_task(database.transact(holder.work))
+    await holder.do(lambda tx: lock(tx, "machine:1"))
+    holding.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await holder
+        await holding
+    holder.end()
+    await database.transact(lock_and_unlock)
 
 
 async def test_locks_of_different_keys_do_not_wait_where_there_are_many_writers(
@@ -117,11 +110,11 @@ async def test_locks_of_different_keys_do_not_wait_where_there_are_many_writers(
 ) -> None:
     if kind == "sqlite":  # It has one writer.
         return
-    async with asyncio.timeout(5), database.transaction() as one, database.transaction() as two:
-        lock(one, "machine:1")
-        await lock(two, "machine:2")
-        await unlock(two, "machine:2")
-        unlock(one, "machine:1")
+    async with held(database) as one:
+        await one.do(lambda tx: lock(tx, "machine:1"))
+        async with asyncio.timeout(5):
+            await database.transact(partial(lock_and_unlock, key="machine:2"))
+        await one.do(lambda tx: unlock(tx, "machine:1"))
 
 
 async def test_a_wait_for_a_lock_has_an_end(
@@ -129,12 +122,12 @@ async def test_a_wait_for_a_lock_has_an_end(
 ) -> None:
     name = postgres.create(postgres_template)
     database = Database(postgres.dsn(name), statement_timeout=0.3)
-    async with database.transaction() as holder:
-        await lock(holder, "machine:1")
+    async with held(database) as holder:
+        await holder.do(lambda tx: lock(tx, "machine:1"))
         with pytest.raises((WriteConflict, DatabaseUnavailable)):
-            async with asyncio.timeout(HANGS), database.transaction() as tx:
-                lock(tx, "machine:1")
-        await unlock(holder, "machine:1")
+            async with asyncio.timeout(HANGS):
+                await database.transact(lambda tx: lock(tx, "machine:1"))
+        await holder.do(lambda tx: unlock(tx, "machine:1"))
     await database.close()
     postgres.drop(name)
 
@@ -142,25 +135,24 @@ async def test_a_wait_for_a_lock_has_an_end(
 async def test_a_lock_taken_first_makes_sqlites_writers_wait_for_each_other(
     database: Database,
 ) -> None:
-    async def work(number: int) -> None:
-        async with database.transaction() as tx:
-            lock(tx, f"machine:{number % 3}")
-            found = tx.fetch("SELECT COUNT(*) FROM ii_request")
-            record(tx, a_record(f"request-{number}", digest=str(found[0][0])))
-            unlock(tx, f"machine:{number % 3}")
+    def work(tx: Transaction, number: int) -> None:
+        lock(tx, f"machine:{number % 3}")
+        found = count(tx, "ii_request")
+        record(tx, a_record(f"request-{number}", digest=str(found)))
+        unlock(tx, f"machine:{number % 3}")
 
-    await asyncio.gather(*(work(number) for number in range(30)))
-    async with database.transaction() as tx:
-        assert (tx.fetch("SELECT COUNT(*) FROM ii_request"))[0][0] == 30
+    await asyncio.gather(*(database.transact(partial(work, number=n)) for n in range(30)))
+    assert await database.transact(lambda tx: count(tx, "ii_request")) == 30
 
 
 # Pending jobs.
 
 
 async def test_pending_jobs_are_replaced_in_order_and_others_kept(database: Database) -> None:
-    async with database.transaction() as tx:
+    mine, other = await database.transact(lambda tx: (a_computer(tx), a_computer(tx, "STAFF-0118")))
+
+    def replace(tx: Transaction) -> None:
         layout = read_layout(tx)
-        mine, other = a_computer(tx), a_computer(tx, "STAFF-0118")
         tx.insert(
             "event_schedule",
             ("event_id", "computer_id", "status_code"),
@@ -173,38 +165,42 @@ async def test_pending_jobs_are_replaced_in_order_and_others_kept(database: Data
             ],
         )
         assert replace_pending(tx, layout, mine, JOBS, NOW) == 2
-    async with database.transaction() as tx:
-        assert scheduled(tx, mine) == [
-            (2000192, None, -1),
-            (2000193, None, 0),
-            *((job, NOW, None) for job in JOBS),
-        ]
-        assert scheduled(tx, other) == [(2000190, None, None)]
-        assert replace_pending(tx, layout, mine, [], NOW) == 3
+
+    await database.transact(replace)
+    assert await database.transact(lambda tx: scheduled(tx, mine)) == [
+        (2000192, None, -1),
+        (2000193, None, 0),
+        *((job, NOW, None) for job in JOBS),
+    ]
+    assert await database.transact(lambda tx: scheduled(tx, other)) == [(2000190, None, None)]
+    removed = await database.transact(
+        lambda tx: replace_pending(tx, read_layout(tx), mine, [], NOW)
+    )
+    assert removed == 3
 
 
 async def test_a_job_that_is_gone_schedules_none_of_them(database: Database) -> None:
-    async def schedule() -> None:
-        async with database.transaction() as tx:
-            layout = read_layout(tx)
-            replace_pending(tx, layout, a_computer(tx), [*JOBS, 77], NOW)
+    def schedule(tx: Transaction) -> None:
+        layout = read_layout(tx)
+        replace_pending(tx, layout, a_computer(tx), [*JOBS, 77], NOW)
 
     with pytest.raises(pyodbc.Error, match=r"(?i)foreign key"):
-        await schedule()
-    async with database.transaction() as tx:
-        assert scheduled(tx, a_computer(tx)) == []
+        await database.transact(schedule)
+    assert await database.transact(lambda tx: scheduled(tx, a_computer(tx))) == []
 
 
 async def test_nothing_is_scheduled_where_it_would_have_to_be_guessed(database: Database) -> None:
-    async with database.transaction() as tx:
+    def schedule(tx: Transaction) -> None:
         tx.execute("DROP TABLE event_schedule")
         tx.execute(
             "CREATE TABLE event_schedule (schedule_id int NOT NULL, event_id int, computer_id int,"
             " start_time varchar(30), status_code int)"
         )
         layout = read_layout(tx)
-        with pytest.raises(DatabaseUnavailable, match="does not let jobs be scheduled") as caught:
-            replace_pending(tx, layout, a_computer(tx), JOBS, NOW)
+        replace_pending(tx, layout, a_computer(tx), JOBS, NOW)
+
+    with pytest.raises(DatabaseUnavailable, match="does not let jobs be scheduled") as caught:
+        await database.transact(schedule)
     assert "event_schedule.schedule_id" in caught.value.message
 
 
@@ -212,21 +208,23 @@ async def test_nothing_is_scheduled_where_it_would_have_to_be_guessed(database: 
 
 
 async def test_now_is_the_databases_now(database: Database) -> None:
-    async with database.transaction() as tx:
-        now = start_time(tx, None)
-        assert now.tzinfo is None
-        assert now.microsecond == 0
-        again = start_time(tx, datetime.now(UTC))
+    now = await database.transact(lambda tx: start_time(tx, None))
+    assert now.tzinfo is None
+    assert now.microsecond == 0
+    again = await database.transact(lambda tx: start_time(tx, datetime.now(UTC)))
     assert abs(again - now) <= timedelta(seconds=2)
 
 
 async def test_a_start_time_comes_back_as_it_went(database: Database) -> None:
     at = datetime(2031, 12, 24, 18, 30, tzinfo=timezone(timedelta(hours=1)))
-    async with database.transaction() as tx:
+
+    def work(tx: Transaction) -> None:
         layout, computer = read_layout(tx), a_computer(tx)
         when = start_time(tx, at)
         replace_pending(tx, layout, computer, JOBS[:1], when)
         assert scheduled(tx, computer) == [(JOBS[0], when, None)]
+
+    await database.transact(work)
 
 
 async def test_a_server_in_another_zone_gets_its_own_clocks_time(
@@ -237,8 +235,8 @@ async def test_a_server_in_another_zone_gets_its_own_clocks_time(
     admin.execute(f"ALTER DATABASE {name} SET timezone TO 'Asia/Kathmandu'")
     admin.close()
     database = Database(postgres.dsn(name))
-    async with database.transaction() as tx:
-        when = start_time(tx, datetime(2026, 5, 1, 12, 0, tzinfo=UTC))
+    noon = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
+    when = await database.transact(lambda tx: start_time(tx, noon))
     await database.close()
     postgres.drop(name)
     assert when == datetime(2026, 5, 1, 17, 45)  # noqa: DTZ001 - as the database's clock shows it
@@ -280,23 +278,18 @@ def a_record(request_id: str, digest: str = "d" * 64) -> Record:
 
 async def test_a_request_is_recorded_once(database: Database) -> None:
     done = a_record("0a0b0c0d-0000-4000-8000-000000000001")
-    async with database.transaction() as tx:
-        assert recorded(tx, done.request_id) is None
-        record(tx, done)
-    async with database.transaction() as tx:
-        assert recorded(tx, done.request_id) == done
+    assert await database.transact(lambda tx: recorded(tx, done.request_id)) is None
+    await database.transact(lambda tx: record(tx, done))
+    assert await database.transact(lambda tx: recorded(tx, done.request_id)) == done
     with pytest.raises(WriteConflict):
-        async with database.transaction() as tx:
-            record(tx, done)
+        await database.transact(lambda tx: record(tx, done))
 
 
 async def test_a_request_is_forgotten_with_its_transaction(database: Database) -> None:
-    async def fail() -> None:
-        async with database.transaction() as tx:
-            record(tx, a_record("r-1"))
-            raise RuntimeError
+    def fail(tx: Transaction) -> None:
+        record(tx, a_record("r-1"))
+        raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        await fail()
-    async with database.transaction() as tx:
-        assert recorded(tx, "r-1") is None
+        await database.transact(fail)
+    assert await database.transact(lambda tx: recorded(tx, "r-1")) is None

@@ -111,7 +111,7 @@ async def test_a_request_that_a_deadlock_has_undone_is_done_again_and_once(
             )
             going = asyncio.create_task(go(bus.url, name, renamed, chance))
             await eventually(lambda: _waiting(site.express), lambda count: count > 0, 60)
-            asyncio.to_thread(
+            await asyncio.to_thread(
                 other.execute,
                 "UPDATE computer SET network_num = 1"
                 f" WHERE computer_id IN ({', '.join(map(str, computers))})",

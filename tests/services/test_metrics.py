@@ -30,7 +30,10 @@ from services.auth.program import program as auth
 from services.database import DatabaseMetrics, sign_of_life
 from services.measures import SECONDS, RequestMetrics
 from services.menu.keeper import MenuKeeper
+from services.menu.lookout import Seen
 from services.menu.metrics import MenuMetrics
+from services.menu.snapshots import Wanted
+from services.menu.tally import Tally
 from services.menu.program import program as menu
 from services.running import Program, Site
 from services.scheduler.metrics import QueueMetrics
@@ -208,12 +211,13 @@ async def test_a_statement_that_is_given_up_is_a_failure_and_one_in_the_way_of_a
     measured = DatabaseMetrics(registry, "main", "menu")
     database = Database(dsn, observe=measured.observer("express"))
     with pytest.raises(WriteConflict):
-        async with database.transaction() as transaction:
-            transaction.insert("ii_lock", ["lock_key"], [["once"], ["once"]])
+        await database.transact(
+            lambda transaction: transaction.insert("ii_lock", ["lock_key"], [["once"], ["once"]])
+        )
     assert not _failures(registry)
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.2), database.transaction() as transaction:
-            transaction.fetch("SELECT pg_sleep(30)")
+        async with asyncio.timeout(0.2):
+            await database.transact(lambda transaction: transaction.fetch("SELECT pg_sleep(30)"))
     assert _failures(registry) == {"statement": 1}
     await database.close()
     with pytest.raises(DatabaseUnavailable):
@@ -225,14 +229,18 @@ async def test_menus_that_were_ready_that_waited_and_that_are_out_of_date_are_co
     now = 100.0
     gone = False
 
-    async def rows(_tag: str, _ruled: frozenset[int]) -> MenuRows:
+    tally = Tally()
+
+    async def look(wanted: Wanted, last: Seen | None) -> Seen:
         if gone:
             raise DatabaseUnavailable("it is switched off")
-        return MenuRows([Job(1, None, "First (MI)", "")], [], {})
+        tally.readings += last is None
+        rows = last.rows if last else MenuRows([Job(1, None, "First (MI)", "")], [], {})
+        return Seen(rows, wanted, "1", now, now + 0.5)
 
-    keeper = MenuKeeper(rows, Options, frozenset, lambda: now)
+    keeper = MenuKeeper(look, Options, frozenset, tally, lambda: now)
     registry = CollectorRegistry()
-    registry.register(MenuMetrics(keeper.tally, "main"))
+    registry.register(MenuMetrics(tally, "main"))
     assert counted_by(registry)["imageinvoker_menu_cache_hits_total",] == 0
     await keeper.show()
     now += 0.25
@@ -243,19 +251,20 @@ async def test_menus_that_were_ready_that_waited_and_that_are_out_of_date_are_co
     gone = True
     now += 9.75
     await keeper.show()
-    assert _menus(registry) == {"hits": 2, "misses": 2, "stale": 1, "builds": 1, "readings": 2}
+    assert _menus(registry) == {"hits": 2, "misses": 2, "stale": 1, "builds": 1, "readings": 1}
     assert counted_by(registry)["imageinvoker_menu_failed_readings_total",] == 1
     assert counted_by(registry)["imageinvoker_menu_age_seconds",] == 10
     await keeper.close()
 
 
 async def test_a_menu_that_was_never_read_has_no_age() -> None:
-    async def nothing(_tag: str, _ruled: frozenset[int]) -> MenuRows:
+    async def nothing(_wanted: Wanted, _last: Seen | None) -> Seen:
         raise DatabaseUnavailable("it is switched off")
 
-    keeper = MenuKeeper(nothing, Options, frozenset)
+    tally = Tally()
+    keeper = MenuKeeper(nothing, Options, frozenset, tally)
     registry = CollectorRegistry()
-    registry.register(MenuMetrics(keeper.tally, "main"))
+    registry.register(MenuMetrics(tally, "main"))
     with refused("deployment_server_unavailable"):
         await keeper.show()
     assert math.isnan(counted_by(registry)["imageinvoker_menu_age_seconds",])
