@@ -30,7 +30,8 @@ from express.connection import sqlite_dsn
 from express.database import Database
 from express.layout_cache import LayoutCache
 from express.tree import Folder, Job
-from services.scheduler.carrying import carry_out
+from services.scheduler.carrying import Order
+from services.scheduler.together import Together
 from tests.databases import PostgresServer
 
 _JOB_IDS: Final = range(3_000_000, 3_001_000)
@@ -145,7 +146,7 @@ async def _scheduling(database: Database, layouts: LayoutCache, number: int) -> 
         digest="0" * 64,
     )
     began = time.perf_counter()
-    outcome = await carry_out(database, layouts, request, DEFAULTS, ALL_RIGHTS)
+    outcome = await Together(database, layouts, 1).carry_out(Order(request, DEFAULTS, ALL_RIGHTS))
     seconds = time.perf_counter() - began
     if [job.id for job in outcome.jobs] != list(_JOB_IDS):
         raise MeasureError(f"{len(outcome.jobs)} jobs were scheduled, or not in order")

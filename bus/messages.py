@@ -121,11 +121,17 @@ class Session(Discreet, frozen=True, kw_only=True):
 
 
 class ShowMenu(Discreet, frozen=True, kw_only=True):
-    """Asks for the menu; the token is needed where the site is protected."""
+    """Asks for the menu; the token is needed where the site is protected.
+
+    ``part`` 0 says that the caller knows of no parts; 1 asks for a menu from its beginning, and any
+    other number for that part of the version ``of``.
+    """
 
     machine: Machine
     token: Token | None = None
     visit: RequestId | None = None
+    part: Annotated[int, Meta(ge=0, le=999_999)] = 0
+    of: Text | None = None
 
 
 class ItemEntry(Struct, frozen=True, kw_only=True, tag_field="kind", tag="item"):
@@ -223,7 +229,10 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 class Request(Struct, frozen=True, kw_only=True):
-    """An accepted request as it waits in the stream: the wish, without any secret."""
+    """An accepted request as it waits in the stream: the wish, without any secret.
+
+    ``item_title`` is what the item was called in the menu when the request was accepted.
+    """
 
     request_id: RequestId
     site: str
@@ -236,6 +245,7 @@ class Request(Struct, frozen=True, kw_only=True):
     technician: str | None = None
     outcome_to: str | None = None
     protection: Protection = "none"
+    item_title: str | None = None
 
 
 _M = TypeVar("_M")

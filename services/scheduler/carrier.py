@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import hashlib
-from collections import Counter
 from typing import Final
 
 import nats.errors
@@ -23,21 +22,21 @@ from express.database import Database, WriteConflict
 from express.layout_cache import LayoutCache
 from services.admission import Admission
 from services.running import Site
-from services.scheduler.carrying import carry_out, reject
-from services.scheduler.telling import tell_accepted, tell_ended
+from services.scheduler.carrying import Order, reject
+from services.scheduler.failures import Failures
+from services.scheduler.telling import Teller, last_kept
+from services.scheduler.together import Together
 
 WORKERS: Final = 16
 """Requests that one copy sees through side by side: carried out, told of, acknowledged."""
-AT_ONCE: Final = 4
-"""Requests among them that are carried out; each takes a connection to the database."""
+TURNS: Final = 4
+"""Transactions side by side; each takes a connection to the database."""
 ACK_WAIT: Final = 10.0
 """Seconds after which a request whose carrier fell silent is given to another."""
 _PULL: Final = 30.0
 _TURN: Final = 0.2
 """Seconds that a request waits while an earlier one of its machine is under way."""
 _LONGEST_WAIT: Final = 30.0
-_REMEMBERED: Final = 1000
-"""Requests whose failed attempts are remembered."""
 _BUGGED: Final = 8
 """Failures for no known reason after which a request is rejected."""
 
@@ -54,18 +53,18 @@ class Carrier:
         layouts: LayoutCache,
         admission: Admission,
         events: EventLog,
+        turns: int = TURNS,
     ) -> None:
         self._site = site
         self._database = database
-        self._layouts = layouts
         self._admission = admission
-        self._events = events
+        self._teller = Teller(site.connection, site.name, events)
         self._stream: JetStreamContext = site.connection.jetstream()
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._together = Together(database, layouts, turns)
         self._workers: list[asyncio.Task[None]] = []
         self._fetching: set[asyncio.Task[list[Msg]]] = set()
-        self._failures: Counter[int] = Counter()
-        self._delays: Counter[int] = Counter()
+        self._bugs = Failures()
+        self._delays = Failures()
         self._stopping = asyncio.Event()
         self._log = structlog.get_logger("scheduler").bind(site=site.name)
         site.connection.on_reconnect(self._fetch_anew)
@@ -151,7 +150,7 @@ class Carrier:
         if failed:
             delay = self._pause(number)
         elif delay is None:
-            self._delays.pop(number, None)
+            self._delays.forget(number)
         with contextlib.suppress(nats.errors.Error, TimeoutError):
             if delay is None:
                 await message.ack_sync()
@@ -160,11 +159,7 @@ class Carrier:
 
     def _pause(self, number: int) -> float:
         """Seconds that a request waits after an attempt that failed, longer each time."""
-        if len(self._delays) > _REMEMBERED:
-            # Other copies have seen these through.
-            self._delays.clear()
-        self._delays[number] += 1
-        return min(_LONGEST_WAIT, 0.5 * 2.0 ** min(self._delays[number], 8))
+        return min(_LONGEST_WAIT, 0.5 * 2.0 ** min(self._delays.add(number), 8))
 
     async def _attend(self, message: Msg) -> float | None:
         """Sees a request through; None when that is done, else the seconds to wait.
@@ -187,8 +182,9 @@ class Carrier:
             self._log.debug("a request waits for an earlier one of its machine")
             return _TURN
         self._log.debug("a request is taken", delivery=message.metadata.num_delivered)
+        again = message.metadata.num_delivered > 1
         # Told while it is carried out: the bus has it first, and the database need not wait.
-        telling = asyncio.create_task(tell_accepted(self._events, request))
+        telling = asyncio.create_task(self._teller.accepted(request, again=again))
         try:
             outcome = await self._carry_out(message, request)
         finally:
@@ -206,21 +202,16 @@ class Carrier:
         if request.outcome_to:
             await self._site.connection.publish(request.outcome_to, encode(outcome))
         telling.result()
-        await tell_ended(self._events, request, outcome)
+        await self._teller.ended(request, outcome, again=again)
         return None
 
     async def _carry_out(self, message: Msg, request: Request) -> Outcome:
         number = message.metadata.sequence.stream
         try:
-            async with self._turns:
-                outcome = await carry_out(
-                    self._database,
-                    self._layouts,
-                    request,
-                    self._site.options.current,
-                    # By the rules as they are now, not as they were when it was accepted.
-                    self._admission.rights(request.protection, request.technician),
-                )
+            # By the rules as they are now, not as they were when it was accepted.
+            rights = self._admission.rights(request.protection, request.technician)
+            order = Order(request, self._site.options.current, rights)
+            outcome = await self._together.carry_out(order)
         except WriteConflict:
             raise
         except Problem as problem:
@@ -228,18 +219,22 @@ class Carrier:
                 raise
             outcome = await reject(self._database, request, problem)
         except Exception:
-            self._failures[number] += 1
-            if self._failures[number] < _BUGGED:
+            if self._bugs.add(number) < _BUGGED:
                 raise
             self._log.exception("a request cannot be carried out")
             outcome = await reject(self._database, request, Problem("internal_error"))
-        del self._failures[number]
+        self._bugs.forget(number)
         return outcome
 
     async def _keep_rejected(self, message: Msg) -> None:
         """Keeps a request for replay, once, however often it is delivered."""
+        subject = subjects.rejected(self._site.name, subjects.machine_of(message.subject))
+        again = message.metadata.num_delivered > 1
+        # The stream itself knows for an hour what it was sent.
+        if again and await last_kept(self._stream, subjects.REJECTED, subject) == message.data:
+            return
         await self._stream.publish(
-            subjects.rejected(self._site.name, subjects.machine_of(message.subject)),
+            subject,
             message.data,
             headers={"Nats-Msg-Id": hashlib.sha256(message.data).hexdigest()},
         )

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 from typing import Literal
 
+from msgspec import Struct
+
 from bus.access import Rights
 from bus.machines import machine_key
 from bus.messages import ComputerRef, JobRef, Outcome, Request, ScheduledComputer, decoder, encode
@@ -10,7 +12,6 @@ from bus.options import Options
 from bus.problems import Problem
 from express import computers, schedules
 from express.database import Database, Transaction
-from express.layout_cache import LayoutCache
 from express.progress import rows_of
 from express.schedules import Record
 from express.schema import Layout
@@ -19,31 +20,33 @@ from services.scheduler.plan import NewComputer, Plan, make_plan, require_free_n
 _outcome = decoder(Outcome)
 
 
-async def carry_out(
-    database: Database, layouts: LayoutCache, request: Request, options: Options, rights: Rights
-) -> Outcome:
+class Order(Struct, frozen=True):
+    """A request, and the options and rights by which it is to be carried out."""
+
+    request: Request
+    options: Options
+    rights: Rights
+
+
+def carry_out(tx: Transaction, layout: Layout, order: Order) -> Outcome:
     """What has become of the request; if it was carried out before, what became of it then.
 
     Raises:
-        Problem: why the request cannot be carried out; nothing is written.
-        WriteConflict: another transaction was in the way; nothing is written.
+        Problem: why the request cannot be carried out.
+        WriteConflict: another transaction was in the way.
     """
+    request = order.request
     machine = machine_key(request.machine)
-
-    def do(transaction: Transaction) -> Outcome:
-        schedules.lock(transaction, f"machine:{machine}")
-        record = schedules.recorded(transaction, request.request_id)
-        if record:
-            schedules.unlock(transaction, f"machine:{machine}")
-            return outcome_of(record)
-        layout = layouts.layout(transaction)
-        plan = make_plan(transaction, layout, request, options, request.site, rights)
-        outcome = _write(transaction, layout, plan, request)
-        _record(transaction, request, machine, "scheduled", outcome)
-        schedules.unlock(transaction, f"machine:{machine}")
-        return outcome
-
-    return await database.transact(do)
+    schedules.lock(tx, f"machine:{machine}")
+    record = schedules.recorded(tx, request.request_id)
+    if record:
+        outcome = outcome_of(record)
+    else:
+        plan = make_plan(tx, layout, request, order.options, request.site, order.rights)
+        outcome = _write(tx, layout, plan, request)
+        _record(tx, request, machine, "scheduled", outcome)
+    schedules.unlock(tx, f"machine:{machine}")
+    return outcome
 
 
 async def reject(database: Database, request: Request, problem: Problem) -> Outcome:
@@ -89,7 +92,8 @@ def _write(transaction: Transaction, layout: Layout, plan: Plan, request: Reques
     if plan.new_name:
         schedules.unlock(transaction, name_lock)
     # A machine that is known by two keys, as by its UUID and by its serial number, has two locks.
-    schedules.lock(transaction, f"computer:{computer_id}")
+    if plan.computer:
+        schedules.lock(transaction, f"computer:{computer_id}")
     job_ids = [job.id for job in plan.jobs]
     replaced = schedules.replace_pending(
         transaction,
@@ -99,7 +103,8 @@ def _write(transaction: Transaction, layout: Layout, plan: Plan, request: Reques
         schedules.start_time(transaction, request.start_at),
     )
     rows = rows_of(transaction, layout, computer_id, job_ids)
-    schedules.unlock(transaction, f"computer:{computer_id}")
+    if plan.computer:
+        schedules.unlock(transaction, f"computer:{computer_id}")
     old_name = plan.computer.name if plan.computer else None
     return Outcome(
         request_id=request.request_id,

@@ -28,7 +28,7 @@ from services.admission import Admission
 from services.patience import PATIENCE, within
 from services.running import Site
 from services.scheduler.carrying import outcome_of
-from services.scheduler.plan import make_plan
+from services.scheduler.plan import Plan, make_plan, require_free_name
 
 WAIT: Final = 2.0
 """Seconds that an answer waits for the outcome before it says ``accepted``."""
@@ -77,12 +77,12 @@ class Intake:
         now = datetime.now(UTC)
         digest = digest_of(asked)
         try:
-            record = await self._record_or_judgement(asked, machine, admitted.rights, now)
+            judged = await self._record_or_judgement(asked, machine, admitted.rights, now)
         except Problem as problem:
             await self._tell_refused(asked, machine, admitted.name, problem)
             raise
-        if record:
-            return _same(record, machine, digest)
+        if isinstance(judged, Record):
+            return _same(judged, machine, digest)
         request = Request(
             request_id=asked.request_id,
             site=self._site.name,
@@ -95,6 +95,7 @@ class Intake:
             technician=admitted.name,
             protection=admitted.protection,
             outcome_to=f"{self._inbox}.{asked.request_id}",
+            item_title=judged.title if judged else None,
         )
         return await self._keep_and_wait(request, machine, give_up)
 
@@ -119,8 +120,8 @@ class Intake:
 
     async def _record_or_judgement(
         self, asked: Schedule, machine: str, rights: Rights, now: datetime
-    ) -> Record | None:
-        """The record of a request that is done; None for one that may be kept, or is.
+    ) -> Record | Plan | None:
+        """The record of a request that is done; the plan of one that may be kept; None if it is.
 
         Raises:
             Problem: why a new request is refused.
@@ -138,19 +139,20 @@ class Intake:
                     return record
             raise
 
-    async def _judge(self, asked: Schedule, rights: Rights, now: datetime) -> Record | None:
-        """The record of a request that is done; of another, whether there is nothing against it."""
+    async def _judge(self, asked: Schedule, rights: Rights, now: datetime) -> Record | Plan:
+        """The record of a request that is done; of another the plan, if nothing is against it."""
         options = self._site.options.current
 
-        def judge(transaction: Transaction) -> Record | None:
+        def judge(transaction: Transaction) -> Record | Plan:
             record = schedules.recorded(transaction, asked.request_id)
             if record:
                 return record
             if asked.start_at and asked.start_at <= now:
                 raise Problem("bad_request", "The time to start at has passed already.")
             layout = self._layouts.layout(transaction)
-            make_plan(transaction, layout, asked, options, self._site.name, rights)
-            return None
+            plan = make_plan(transaction, layout, asked, options, self._site.name, rights)
+            require_free_name(transaction, plan)
+            return plan
 
         async with within(PATIENCE):
             return await self._database.transact(judge)

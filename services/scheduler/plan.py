@@ -39,11 +39,15 @@ class NewComputer(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """What is to be done: to a known computer, or to one that is to be created in a group."""
+    """What is to be done: to a known computer, or to one that is to be created in a group.
+
+    ``title`` is the item's.
+    """
 
     identity: Identity
     target: ComputerRef | NewComputer
     name: str
+    title: str
     jobs: tuple[Job, ...]
 
     @property
@@ -65,21 +69,18 @@ def make_plan(
     site: str,
     rights: Rights,
 ) -> Plan:
-    """What a wish comes to as the deployment server stands now.
+    """What a wish comes to as the deployment server stands now; its name may be taken.
 
     Raises:
         Problem: ``unknown_item``, ``bad_machine``, ``ambiguous_machine``, ``bad_name``,
-            ``name_taken``, ``forbidden`` or ``deployment_server_unavailable``.
+            ``forbidden`` or ``deployment_server_unavailable``.
     """
     known = identity(wish.machine, options.shared)
-    jobs = _jobs(transaction, wish.item_id, options, rights)
+    title, jobs = _item(transaction, wish.item_id, options, rights)
     computer = computers.find(transaction, layout, known)
     name = choose_name(computer, wish.computer_name, known, options, site)
     target = computer or _new_computer(transaction, layout, options.new_computer_group)
-    plan = Plan(identity=known, target=target, name=name, jobs=tuple(jobs))
-    if plan.new_name:
-        require_free_name(transaction, plan)
-    return plan
+    return Plan(identity=known, target=target, name=name, title=title, jobs=tuple(jobs))
 
 
 def choose_name(
@@ -108,11 +109,13 @@ def choose_name(
 
 
 def require_free_name(transaction: Transaction, plan: Plan) -> None:
-    """Makes sure that no other computer has the name, in any case.
+    """Makes sure that no other computer has a new name, in any case.
 
     Raises:
         Problem: ``name_taken``, with the computers that have it.
     """
+    if not plan.new_name:
+        return
     owners = computers.named(transaction, plan.name)
     others = tuple(each for each in owners if not plan.computer or each.id != plan.computer.id)
     if others:
@@ -138,7 +141,10 @@ def _new_computer(transaction: Transaction, layout: Layout, name: str) -> NewCom
     return NewComputer(group)
 
 
-def _jobs(transaction: Transaction, item_id: str, options: Options, rights: Rights) -> list[Job]:
+def _item(
+    transaction: Transaction, item_id: str, options: Options, rights: Rights
+) -> tuple[str, list[Job]]:
+    """The title of an item, and the jobs that it stands for."""
     folders = read_folders(transaction)
     needed = JobTree((), folders, options.tag, options.root_folder).needed(item_id)
     if needed is None or any(abs(id_) > LARGEST_ID for id_ in needed.job_ids):
@@ -153,4 +159,4 @@ def _jobs(transaction: Transaction, item_id: str, options: Options, rights: Righ
         raise Problem("forbidden", "You may not deploy this item.")
     if len(found) > MOST_JOBS:
         raise Problem("bad_request", f"This item stands for more than {MOST_JOBS} jobs.")
-    return found
+    return next(item.title for item in tree.items() if item.id == item_id), found

@@ -5,12 +5,13 @@ from contextlib import asynccontextmanager
 
 from bus import contract
 from bus.events import EventLog
+from express.connection import is_sqlite
 from express.database import Database
 from express.layout_cache import LayoutCache
 from services.admission import Admission
 from services.database import DatabaseMetrics, sign_of_life
 from services.running import Program, Site
-from services.scheduler.carrier import Carrier
+from services.scheduler.carrier import TURNS, Carrier
 from services.scheduler.intake import Intake
 from services.scheduler.metrics import QueueMetrics
 
@@ -28,7 +29,9 @@ def program(dsn: str) -> Program:
         events = EventLog(site.connection, site.name)
         admission = Admission(site.connection, site.name, site.options, events)
         intake = Intake(site, asking, layouts, admission, events)
-        carrier = Carrier(site, carrying, layouts, admission, events)
+        # SQLite has one writer: whoever is not it would only be in the way.
+        turns = 1 if is_sqlite(dsn) else TURNS
+        carrier = Carrier(site, carrying, layouts, admission, events, turns)
         service = site.service("scheduler", "Schedules what technicians pick")
         service.serve(contract.SCHEDULE, intake.schedule)
         service.serve(contract.STATUS, intake.status)

@@ -25,8 +25,9 @@ from express.layout_cache import LayoutCache
 from express.progress import JobRow
 from services.monitor.progress import Progress
 from services.monitor.underway import Underway, changes
-from services.scheduler.carrying import carry_out
+from services.scheduler.carrying import Order
 from services.scheduler.program import program as scheduler
+from services.scheduler.together import Together
 from tests.buses import BusServer
 from tests.databases import PostgresServer
 from tests.site import (
@@ -107,11 +108,11 @@ async def settled(client: Asker, progress: Progress) -> None:
 
 
 async def complained() -> None:
-    """Returns when the log says that progress cannot be followed."""
+    """Returns when the log says that jobs cannot be followed."""
     with structlog.testing.capture_logs() as logs:
 
         async def lines() -> list[object]:
-            return [line for line in logs if line["event"] == "progress cannot be followed"]
+            return [line for line in logs if line.get("work") == "the following of jobs"]
 
         await eventually(lines, bool)
 
@@ -390,7 +391,9 @@ async def test_a_replacement_is_known_before_the_scheduler_has_told_of_it(
         database = Database(dsn)
         try:
             # As a scheduler that dies between the database and the bus.
-            await carry_out(database, LayoutCache(), second, DEFAULTS, ALL_RIGHTS)
+            await Together(database, LayoutCache(), 1).carry_out(
+                Order(second, DEFAULTS, ALL_RIGHTS)
+            )
         finally:
             await database.close()
         (end,) = await ended(client)
