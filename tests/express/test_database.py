@@ -16,7 +16,7 @@ import pyodbc
 import pytest
 
 from bus.problems import Problem
-from express.connection import DatabaseUnavailable, sqlite_dsn
+from express.connection import DatabaseUnavailable, sqlite_dsn, tuned
 from express.database import Database, Step, Transaction, WriteConflict
 from express.dialects import Column, Dialect
 from tests.buses import free_port
@@ -707,3 +707,46 @@ async def test_two_transactions_that_wait_for_each_other_are_told_apart(
         return_exceptions=True,
     )
     assert [type(r) for r in results if r] == [WriteConflict]
+
+
+async def test_a_part_that_raises_a_problem_is_undone_alone(database: Database) -> None:
+    def work(tx: Transaction) -> None:
+        for name in ("first", "second", "third"):
+            with suppress(Problem), tx.part():
+                tx.insert("ii_lock", ["lock_key"], [[name]])
+                if name == "second":
+                    raise Problem("name_taken")
+
+    await database.transact(work)
+    rows = await database.transact(lambda tx: tx.fetch("SELECT lock_key FROM ii_lock"))
+    assert {str(row[0]) for row in rows} == {"first", "third"}
+
+
+async def test_a_part_whose_statement_fails_takes_the_whole_transaction_with_it(
+    database: Database,
+) -> None:
+    def work(tx: Transaction) -> None:
+        tx.insert("ii_lock", ["lock_key"], [["before"]])
+        with suppress(WriteConflict), tx.part():
+            tx.insert("ii_lock", ["lock_key"], [["before"]])
+
+    with pytest.raises(WriteConflict):
+        await database.transact(work)
+    assert await database.transact(lambda tx: tx.fetch("SELECT lock_key FROM ii_lock")) == []
+
+
+@pytest.mark.parametrize(
+    ("dsn", "more"),
+    [
+        ("Driver=PostgreSQL Unicode;Server=x", ";UseServerSidePrepare=0;Protocol=7.4-0"),
+        ("driver={psqlodbcw.so};Server=x;", ";UseServerSidePrepare=0;Protocol=7.4-0"),
+        ("Driver=PostgreSQL;USESERVERSIDEPREPARE=1;Server=x", ";Protocol=7.4-0"),
+        ("Driver=PostgreSQL;Protocol=7.4-2;UseServerSidePrepare=1", ""),
+        ("Driver=SQLite3;Database=/postgres.db", ""),
+        ("DSN=express", ""),
+    ],
+)
+def test_postgresqls_driver_is_told_what_it_does_best_with_where_nothing_else_is_said(
+    dsn: str, more: str
+) -> None:
+    assert tuned(dsn) == dsn.rstrip(";" if more else "") + more
