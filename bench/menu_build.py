@@ -60,7 +60,7 @@ async def _compare(dsn: str, say: Say) -> float:
                 began = time.perf_counter()
                 rows = await database.transact(partial(read_menu_rows, tag=rules.tag))
                 read = time.perf_counter() - began
-                answer = Edition(rows, rules).build(ALL_RIGHTS).fresh
+                answer = Edition(rows, rules).build(ALL_RIGHTS).whole or b""
                 built = time.perf_counter() - began
                 if number:  # The first time warms up the database's pages and the code.
                     rounds[kind].add(built, fetched)
@@ -88,6 +88,6 @@ def _fetch(cursor: pyodbc.Cursor) -> DriverRows:
 FIGURE: Final = Figure(
     name="menu_build",
     about="time to read and build the menu of 100,000 jobs / time to fetch their rows over ODBC",
-    reach=Reach("<=", 1.5),
+    reach=Reach("<=", 1.2),
     make=_make,
 )

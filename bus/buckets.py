@@ -54,6 +54,7 @@ _BUCKETS: Final = (
     KeyValueConfig(bucket=subjects.ACCOUNTS, description="Accounts of the sites"),
     KeyValueConfig(bucket=subjects.TECHNICIANS, description="Who has signed in"),
     KeyValueConfig(bucket=subjects.LIVE, description="What machines do now", ttl=2 * _DAY),
+    KeyValueConfig(bucket=subjects.MENUS, description="What menus are made of", ttl=_DAY),
     KeyValueConfig(bucket=subjects.MAILED, description="How far operators are told by mail"),
     KeyValueConfig(bucket=subjects.ACCESS, description="Who may deploy what", history=5),
 )

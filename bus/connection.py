@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 import nats.errors
 from nats.aio.client import PING_PROTO, Client, Server
+from nats.aio.msg import Msg
 
 from bus import subjects
 from bus.contract import Endpoint, FromMachine
@@ -163,6 +164,28 @@ async def ask(
         Problem: the service's answer was a problem.
         BusUnavailableError: no answer within ``timeout`` seconds, or nobody to ask.
     """
+    reply = await ask_raw(connection, site, endpoint, machine, question, timeout=timeout)
+    try:
+        return endpoint.answered_decoder.decode(reply.data)
+    except ValueError as error:
+        raise BusUnavailableError(f"{endpoint.service} gave an answer that is none") from error
+
+
+async def ask_raw(
+    connection: Connection,
+    site: str,
+    endpoint: Endpoint[Asked, Answered],
+    machine: str,
+    question: Asked,
+    *,
+    timeout: float = 5,  # noqa: ASYNC109 (the bus's own time-out)
+) -> Msg:
+    """As `ask`, but gives the answer as it came, which is none of the problems.
+
+    Raises:
+        Problem: the service's answer was a problem.
+        BusUnavailableError: no answer within ``timeout`` seconds, or nobody to ask.
+    """
     subject = subjects.endpoint(site, endpoint.service, endpoint.verb, machine)
     try:
         reply = await connection.request(subject, encode(question), timeout=timeout)
@@ -170,10 +193,7 @@ async def ask(
         raise BusUnavailableError(f"{endpoint.service} did not answer") from error
     if reply.headers and CODE_HEADER in reply.headers:
         raise from_wire(reply.data)
-    try:
-        return endpoint.answered_decoder.decode(reply.data)
-    except ValueError as error:
-        raise BusUnavailableError(f"{endpoint.service} gave an answer that is none") from error
+    return reply
 
 
 def _next_server(pool: list[Server], _info: dict[str, object]) -> tuple[Server, float]:

@@ -45,12 +45,16 @@ class Endpoint(Generic[Asked, Answered]):
         asked: type[Asked],
         answered: type[Answered],
         problems: tuple[Code, ...],
+        *,
+        in_parts: bool = False,
     ) -> None:
+        """``in_parts`` says that an answer may come in parts, to who knows of them."""
         self.service = service
         self.verb = verb
         self.asked = asked
         self.answered = answered
         self.problems: tuple[Code, ...] = (*COMMON, *problems)
+        self.in_parts = in_parts
         self.asked_decoder: msgspec.json.Decoder[Asked] = decoder(asked)
         self.answered_decoder: msgspec.json.Decoder[Answered] = decoder(answered)
 
@@ -70,6 +74,7 @@ SHOW: Final = Endpoint(
     ShowMenu,
     Menu,
     ("login_required", "session_expired", "deployment_server_unavailable"),
+    in_parts=True,
 )
 SCHEDULE: Final = Endpoint(
     "scheduler",

@@ -20,6 +20,7 @@ from msgspec import Struct
 from bus import subjects
 from bus.contract import ENDPOINTS
 from bus.events import Event, Kind
+from bus.menus import PART_HEADER, STALE_HEADER, VERSION_HEADER
 from bus.messages import ProblemBody, Request
 from bus.problems import CATALOGUE, CODE_HEADER, RETRIABLE, TEXT_HEADER, Code, Problem
 
@@ -65,6 +66,35 @@ _PARAMETERS: Final[Json] = {
     },
 }
 
+_PART_NAME: Final = "MenuPart"
+_PART: Final[Json] = {
+    "name": _PART_NAME,
+    "title": _PART_NAME,
+    "summary": "A part of a large menu: a slice of its JSON as zlib (RFC 1950) packs it.",
+    "description": "Sent to who asked with a `part`. Ask for the others by `part` and `of`, the "
+    "version, put them together in order and unpack the whole: it is a `Menu`. Another version "
+    "means to begin again with this answer, which is its part 1.",
+    "contentType": "application/zlib",
+    "headers": {
+        "type": "object",
+        "properties": {
+            PART_HEADER: {
+                "type": "string",
+                "pattern": "^[1-9][0-9]*/[1-9][0-9]*$",
+                "description": "Which part it is, and of how many.",
+            },
+            VERSION_HEADER: {"type": "string", "description": "What the parts are parts of."},
+            STALE_HEADER: {
+                "const": "true",
+                "description": "The menu may be out of date, whatever its own `stale` says.",
+            },
+        },
+        "required": [PART_HEADER, VERSION_HEADER],
+    },
+    "payload": {"type": "string", "format": "binary"},
+    "examples": [{"headers": {PART_HEADER: "2/3", VERSION_HEADER: "61476610de7bd486"}}],
+}
+
 
 class Question(Protocol):
     """What the documents tell of an endpoint."""
@@ -79,6 +109,8 @@ class Question(Protocol):
     def answered(self) -> type[Struct]: ...
     @property
     def problems(self) -> tuple[Code, ...]: ...
+    @property
+    def in_parts(self) -> bool: ...
 
 
 class _Stream(Struct, frozen=True):
@@ -147,6 +179,11 @@ _BUCKETS: Final[Json] = {
         "key": "<site>.<machine>",
         "description": "What each machine is doing now, as JSON.",
     },
+    subjects.MENUS: {
+        "key": "<site>.head, <site>.<part>",
+        "description": "The jobs and job folders that menus are made of, packed, for the copies "
+        "of the menu service alone: their form may change with any release.",
+    },
     subjects.MAILED: {
         "key": "<site>.mail",
         "description": "How far operators have been told by mail, as JSON.",
@@ -211,6 +248,7 @@ def asyncapi() -> Json:
         "components": {
             "parameters": _PARAMETERS,
             "messages": {each.__name__: _message(each) for each in messages()}
+            | {_PART_NAME: _PART}
             | {code: _problem(code) for code in CATALOGUE},
             "schemas": _components(messages(), "#/components/schemas/{name}"),
         },
@@ -264,7 +302,6 @@ def _channels() -> Json:
     channels: Json = {}
     for question in _QUESTIONS:
         name = _name(question)
-        answers = (question.answered.__name__, *question.problems)
         channels[name] = {
             "address": subjects.endpoint("{site}", question.service, question.verb, "{machine}"),
             "parameters": _parameters("site", "machine"),
@@ -273,7 +310,7 @@ def _channels() -> Json:
         channels[f"{name}.reply"] = {
             "address": None,
             "description": "The reply subject that the request names.",
-            "messages": _messages(answers),
+            "messages": _messages(_answers(question)),
         }
     for stream in _STREAMS:
         channels[stream.channel] = {
@@ -302,7 +339,7 @@ def _operations() -> Json:
                 "channel": _ref("channels", f"{name}.reply"),
                 "messages": [
                     _ref("channels", f"{name}.reply", "messages", answer)
-                    for answer in (question.answered.__name__, *question.problems)
+                    for answer in _answers(question)
                 ],
             },
             "bindings": {"nats": {"queue": question.service}},
@@ -348,6 +385,12 @@ def _problem(code: Code) -> Json:
         },
         "examples": [{"headers": headers, "payload": msgspec.json.decode(body, type=Json)}],
     }
+
+
+def _answers(question: Question) -> tuple[str, ...]:
+    """The names of the messages that a question may be answered with."""
+    parts = (_PART_NAME,) if question.in_parts else ()
+    return (question.answered.__name__, *parts, *question.problems)
 
 
 def _name(question: Question) -> str:

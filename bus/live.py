@@ -26,14 +26,16 @@ Stage = Literal[
 class Live(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where a machine is on its way, and since when.
 
-    ``jobs_done`` of its ``jobs`` have ended; ``problem`` says what went wrong: a problem's code, a
-    failed job, or how a deployment ended that never came to its end.
+    ``title`` is what ``item`` was called in the menu when it was picked. ``jobs_done`` of its
+    ``jobs`` have ended; ``problem`` says what went wrong: a problem's code, a failed job, or how a
+    deployment ended that never came to its end.
     """
 
     machine: str
     stage: Stage
     since: Time
     item: str | None = None
+    title: str | None = None
     technician: str | None = None
     computer: ComputerRef | None = None
     request: str | None = None

@@ -19,6 +19,7 @@ from bus.events import Event, Kind
 from bus.machines import machine_key
 from bus.messages import ComputerRef, Protection, Request, Time, decoder, encode
 from bus.problems import Problem
+from bus.pulling import pulled
 
 RequestState = Literal["waiting", "scheduled", "rejected", "refused"]
 
@@ -32,6 +33,8 @@ TOLD_BY: Final[tuple[Kind, ...]] = (
 """The kinds of events that say what became of a request."""
 
 _TIMEOUT: Final = 5.0
+_BATCH: Final = 500
+"""Messages that are taken at a time, at most."""
 
 _request = decoder(Request)
 
@@ -54,6 +57,7 @@ class Found(Struct, frozen=True):
 class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is known of a request; ``at`` is since when it is in its state.
 
+    ``item_title`` is what the item was called in the menu when the request was accepted.
     ``computer_name`` is the name that was asked for, ``computer`` what it was carried out on,
     ``problem`` the code of why it was not.
     """
@@ -63,6 +67,7 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     at: Time
     machine: str
     item_id: str
+    item_title: str | None = None
     technician: str | None = None
     protection: Protection | None = None
     computer: ComputerRef | None = None
@@ -88,15 +93,31 @@ class RequestStore:
         Raises:
             nats.errors.Error, TimeoutError: the bus keeps none, or does not answer.
         """
-        return await self._read(subjects.REQUESTS, subjects.request(self._site), direct=True)
+        subject, found = subjects.request(self._site), _Finding(self._site)
+        # A work queue has one consumer only, the scheduler's; whoever looks asks for each message.
+        seq = 1
+        while True:
+            try:
+                message = await self._stream.get_msg(
+                    subjects.REQUESTS, seq, subject=subject, next=True, direct=True
+                )
+            except nats.js.errors.NotFoundError:
+                return found.all()
+            found.add(message.subject or "", message.data or b"", message.time)
+            seq = (message.seq or seq) + 1
 
-    async def rejected(self) -> Found:
-        """Rejected requests, whole.
+    async def rejected(self, since: datetime | None = None) -> Found:
+        """Rejected requests, whole: all that are kept, or those kept from a moment on.
 
         Raises:
             nats.errors.Error, TimeoutError: the bus keeps none, or does not answer.
         """
-        return await self._read(subjects.REJECTED, subjects.rejected(self._site), direct=False)
+        subject, found = subjects.rejected(self._site), _Finding(self._site)
+        async with pulled(self._stream, subjects.REJECTED, [subject], since=since) as pull:
+            while pull.pending:
+                for message in await pull.take(_BATCH):
+                    found.add(message.subject, message.data, message.metadata.timestamp)
+        return found.all()
 
     async def put(self, request: Request) -> bool:
         """Puts a request on disk, to be carried out; False if it stands there already.
@@ -112,25 +133,26 @@ class RequestStore:
         )
         return not kept.duplicate
 
-    async def _read(self, stream: str, subject: str, *, direct: bool) -> Found:
-        # A work queue has one consumer only, the scheduler's; whoever looks asks for each message.
-        found: dict[str, Kept] = {}
-        unreadable = 0
-        seq = 1
-        while True:
-            try:
-                message = await self._stream.get_msg(
-                    stream, seq, subject=subject, next=True, direct=direct
-                )
-            except nats.js.errors.NotFoundError:
-                return Found(tuple(found.values()), unreadable)
-            kept = self._kept(message.subject or "", message.data or b"", message.time)
-            if kept:
-                # One that is delivered again after the duplicate window stands there twice.
-                found.setdefault(kept.request.request_id, kept)
-            else:
-                unreadable += 1
-            seq = (message.seq or seq) + 1
+
+class _Finding:
+    """Gathers the requests of a site that a stream holds."""
+
+    def __init__(self, site: str) -> None:
+        self._site = site
+        self._found: dict[str, Kept] = {}
+        self._unreadable = 0
+
+    def add(self, subject: str, data: bytes, at: datetime | None) -> None:
+        """Takes a message of the stream in."""
+        if kept := self._kept(subject, data, at):
+            # One that is delivered again after the duplicate window stands there twice.
+            self._found.setdefault(kept.request.request_id, kept)
+        else:
+            self._unreadable += 1
+
+    def all(self) -> Found:
+        """What was found."""
+        return Found(tuple(self._found.values()), self._unreadable)
 
     def _kept(self, subject: str, data: bytes, at: datetime | None) -> Kept | None:
         try:
@@ -197,6 +219,7 @@ def _of_copy(kept: Kept, state: Literal["waiting", "rejected"]) -> Entry:
         at=kept.at,
         machine=kept.machine,
         item_id=request.item_id,
+        item_title=request.item_title,
         technician=request.technician,
         protection=request.protection,
         computer_name=request.computer_name,
@@ -213,6 +236,7 @@ def _told(event: Event, request_id: str, known: Entry | None) -> Entry:
         at=event.at,
         machine=event.machine,
         item_id=text_of(event, "item") or "",
+        item_title=text_of(event, "title"),
         technician=event.technician,
     )
     problem = text_of(event, "problem")
@@ -224,6 +248,7 @@ def _told(event: Event, request_id: str, known: Entry | None) -> Entry:
                 # It may have been refused before, and asked for once more.
                 state="waiting" if entry.state == "refused" else entry.state,
                 accepted_at=event.at,
+                item_title=text_of(event, "title") or entry.item_title,
                 computer_name=text_of(event, "name"),
                 start_at=_moment(text_of(event, "start_at")),
             )
@@ -248,5 +273,5 @@ def _told(event: Event, request_id: str, known: Entry | None) -> Entry:
 def _moment(text: str | None) -> datetime | None:
     try:
         return datetime.fromisoformat(text).astimezone() if text else None
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

@@ -35,6 +35,10 @@ ACCESS = "imaging_access"
 LIVE = "imaging_live"
 """Bucket of what each machine is doing now: ``<site>.<machine>``."""
 
+MENUS = "imaging_menus"
+"""Bucket of the rows that menus are made of, packed, in parts: ``<site>.head``, ``<site>.<part>``.
+"""
+
 MAILED = "imaging_mailed"
 """Bucket of how far operators have been told by mail: ``<site>.mail``."""
 
@@ -73,6 +77,11 @@ def rejected(site: str, machine: str = "*") -> str:
 def event(site: str, machine: str = "*", kind: str = "*") -> str:
     """Where an event is kept in the stream ``IMAGING_EVENTS``."""
     return f"{_ROOT}.{site}.event.{machine}.{kind}"
+
+
+def menu_checked(site: str) -> str:
+    """Where the copies of a site's menu service ask one another for the state of the job tree."""
+    return f"{_ROOT}.{site}.menu-checked"
 
 
 def carrier(site: str) -> str:

@@ -87,7 +87,7 @@ def _wait(site: "subprocess.Popen[bytes]", ready_file: Path, folder: Path) -> Re
         if ready_file.exists():
             return msgspec.json.decode(ready_file.read_bytes(), type=Ready)
         time.sleep(0.05)
-    raise CommandError(f"The site did not start; see {folder / 'up.log'} and {folder / 'log'}")
+    raise CommandError(f"The site did not start; see {folder / 'up.log'} and {folder / 'logs'}")
 
 
 async def _pending(dsn: str) -> list[tuple[str, str]]:

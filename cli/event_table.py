@@ -12,7 +12,8 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from bus.connection import Connection
-from bus.events import Detail, Event, Kind, one_line, read
+from bus.event_stream import read
+from bus.events import Detail, Event, Kind, one_line
 from bus.machines import normal_uuid
 from bus.messages import encode
 from bus.technicians import folded

@@ -100,6 +100,9 @@ class _View:
             sys.stdout.write("\n".join(self._lines(chosen)) + "\n")
         elif chosen:
             sys.stdout.write("".join(encode(each).decode() + "\n" for each in chosen))
+        elif entries:
+            stages = " or ".join(self._stages)
+            sys.stderr.write(f"No machine is {stages}; without --stage all are shown.\n")
         else:
             sys.stderr.write("No machine has been seen in the last two days.\n")
         sys.stdout.flush()
@@ -212,7 +215,7 @@ def _cells(entry: Live, now: datetime) -> tuple[str, ...]:
         one_line(entry.computer.name if entry.computer else entry.machine),
         stage,
         how_long((now - entry.since).total_seconds()),
-        one_line(entry.item or "-"),
+        one_line(entry.title or entry.item or "-"),
         one_line(entry.technician or "-"),
     )
 

@@ -36,6 +36,7 @@ _COMMANDS = {
     "requests": ("cli.requests:app", "See what was asked for, and replay what was rejected."),
     "events": ("cli.events:app", "Follow what happens at a site."),
     "audit": ("cli.audit:audit", "Show who did what, at which machine, and when."),
+    "storm": ("cli.storm.command:storm", "Let thousands of made-up machines boot, and measure."),
     "database": ("cli.database:app", "Prepare the deployment server's database."),
     "doctor": ("cli.doctor:doctor", "Check a site; name what is wrong, and the cure."),
 }

@@ -5,8 +5,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from cli.fail import WrongUseError
 from cli.services import DatabaseFile, Watch, serve
 from cli.target import Target, database, find, history
+from services.monitor.credentials import Credentials, credentials
 
 HistoryFile = Annotated[
     Path | None,
@@ -16,12 +18,21 @@ HistoryFile = Annotated[
     ),
 ]
 
+MailFile = Annotated[
+    Path | None,
+    Parameter(
+        help="A file with two lines, the user and the password to sign in to the mail server with; "
+        "without one, or with an empty one, nobody signs in there."
+    ),
+]
+
 
 def monitor(
     *,
     target: Target | None = None,
     history_file: HistoryFile = None,
     database_file: DatabaseFile = None,
+    mail_file: MailFile = None,
     watch: Watch | None = None,
 ) -> int:
     """Run a copy of the monitor: it turns events into history, metrics, a live view and mail.
@@ -34,6 +45,24 @@ def monitor(
 
     address = find(target)
     serving = program(
-        database(database_file, address.server), history(history_file, address.server)
+        database(database_file, address.server),
+        history(history_file, address.server),
+        mail_credentials(mail_file),
     )
     return serve("monitor", address, serving, watch)
+
+
+def mail_credentials(file: Path | None) -> Credentials | None:
+    """Who signs in to the mail server; None for nobody.
+
+    Raises:
+        WrongUseError: the file cannot be read, or holds something else.
+    """
+    try:
+        return credentials(file.read_text(encoding="utf-8")) if file else None
+    except OSError as error:
+        raise WrongUseError(f"{file} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        # Not chained: what is no UTF-8 would stand in the error.
+        why = "it is no text" if isinstance(error, UnicodeError) else str(error)
+        raise WrongUseError(f"{file} holds no credentials: {why}") from None

@@ -11,7 +11,8 @@ from typing import Final
 from msgspec import Struct
 
 from bus.connection import Connection
-from bus.events import Event, Kind, read
+from bus.event_stream import read
+from bus.events import Event, Kind
 from bus.messages import Outcome, Request, decoder
 from bus.request_store import (
     TOLD_BY,
@@ -64,12 +65,11 @@ async def known_requests(connection: Connection, address: Address, since: dateti
     """
     store = RequestStore(connection, address.site)
     waiting = await store.waiting()
-    rejected = await store.rejected()
-    kept = [each for each in rejected.requests if each.at >= since]
+    rejected = await store.rejected(since)
     events = await _events(connection, address, _LISTED_BY, since=since)
     return SiteRequests(
-        tuple(entries(waiting.requests, kept, events)),
-        {each.request.request_id: each for each in kept},
+        tuple(entries(waiting.requests, rejected.requests, events)),
+        {each.request.request_id: each for each in rejected.requests},
         waiting.unreadable + rejected.unreadable,
     )
 
@@ -137,7 +137,7 @@ async def _machines_told(connection: Connection, address: Address, wanted: str) 
 async def _record_of(address: Address, wanted: str, database_file: Path | None) -> Record | None:
     try:
         source = Source(database_file, address.server)
-        record = await asked(source, lambda tx: schedules.recorded(tx, wanted))
+        record = await asked(source, lambda tx: schedules.recorded(tx, [wanted]).get(wanted))
     except NoDatabaseError as error:
         sys.stderr.write(f"What the database holds of it is not shown: {error}\n")
         return None

@@ -33,7 +33,7 @@ def _cells(entry: Entry) -> tuple[str, ...]:
         one_line(entry.request_id),
         one_line(entry.technician or "-"),
         one_line(_place(entry)),
-        one_line(entry.item_id),
+        one_line(entry.item_title or entry.item_id),
         _details(entry),
     )
 
@@ -63,7 +63,7 @@ def page(known: Known) -> str:
         "request": entry.request_id,
         "state": f"{entry.state}, since {_time(entry.at)}",
         "problem": f"{entry.problem}: {problem}" if entry.problem else None,
-        "item": entry.item_id,
+        "item": f"{entry.item_title} ({entry.item_id})" if entry.item_title else entry.item_id,
         "technician": entry.technician,
         "protection": entry.protection,
         "machine": entry.machine,

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Final
@@ -121,20 +122,26 @@ def _show(found: Sequence[Statistic], by: By, *, as_json: bool) -> None:
         for each in found:
             sys.stdout.write(encode(each).decode() + "\n")
         return
-    rows = [(by.upper(), *_HEADERS), *map(_cells, found)] if found else []
+    titles = Counter(each.title for each in found)
+    told = [_cells(each, twin=titles[each.title] > 1) for each in found]
+    rows = [(by.upper(), *_HEADERS), *told] if found else []
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for name, *numbers in rows:
         cells = [f"{number:>{width}}" for number, width in zip(numbers, widths[1:], strict=True)]
         sys.stdout.write("  ".join([f"{name:<{widths[0]}}", *cells]) + "\n")
 
 
-def _cells(each: Statistic) -> tuple[str, ...]:
+def _cells(each: Statistic, *, twin: bool) -> tuple[str, ...]:
+    """A statistic as a row; items of one title, twins, are told apart by their ids."""
+    name = each.title or each.name
+    if each.title and twin:
+        name = f"{each.title} ({each.name})"
     counts = (
         each.accepted, each.scheduled, each.rejected, each.finished, each.failed, each.withdrawn,
     )  # fmt: skip
     return (
         # Somebody may have written events by hand.
-        one_line(each.name) or "-",
+        one_line(name) or "-",
         *map(str, counts),
         "-" if each.success_rate is None else f"{each.success_rate:.1%}",
         _duration(each.median),

@@ -5,7 +5,8 @@ import ctypes
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO, Final
+from pathlib import Path
+from typing import Final
 
 from bus.connection import backoff
 
@@ -13,14 +14,20 @@ _PATIENCE: Final = 25.0
 """Seconds a program gets to end after SIGTERM, before it is killed."""
 _STEADY: Final = 30.0
 """Seconds after which a program that dies has not died at its start."""
+_MOST_SAID: Final = 1_000_000
+"""Bytes of what a program says after which its file begins anew, when it is started again."""
 _PR_SET_PDEATHSIG: Final = 1
 
 
 class Supervisor:
-    """Some programs that are kept running."""
+    """Some programs that are kept running.
 
-    def __init__(self, log: IO[bytes] | None, say: Callable[[str], None]) -> None:
-        self._log = log
+    Beside its log a program says little: why it could not start, or broke down. That is kept in
+    ``<name>.out`` in a folder.
+    """
+
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        self._folder = folder
         self._say = say
         self._keepers: list[asyncio.Task[None]] = []
         self._stopping: list[asyncio.Event] = []
@@ -49,16 +56,19 @@ class Supervisor:
         attempt = 0
         while not stopping.is_set():
             began = loop.time()
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=self._log,
-                env=environment,
-                # A Ctrl-C at the terminal is for us alone: the order of the end matters.
-                start_new_session=True,
-                preexec_fn=end_with_parent,
-            )
+            said = self._folder / f"{name}.out"
+            long = said.exists() and said.stat().st_size > _MOST_SAID
+            with said.open("wb" if long else "ab") as output:
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=environment,
+                    # A Ctrl-C at the terminal is for us alone: the order of the end matters.
+                    start_new_session=True,
+                    preexec_fn=end_with_parent,
+                )
             ended = asyncio.create_task(process.wait())
             await asyncio.wait({ended, told}, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():

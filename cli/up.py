@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,7 @@ from bus.subjects import valid_site
 from bus.waiting import unless
 from cli.embedded import Ready, announced, default_folder
 from cli.fail import CommandError, WrongUseError
+from cli.monitor import MailFile, mail_credentials
 from cli.ports import HOST, held_port, port_of
 from cli.supervisor import Supervisor
 from express.connection import sqlite_dsn
@@ -28,6 +29,7 @@ from express.schema import create_embedded
 
 SERVICES: Final = ("menu", "auth", "scheduler", "monitor")
 _ANSWERS_WITHIN: Final = 60.0
+_LOGS: Final = "logs"
 
 _BUS: Final = """\
 # Written anew by each `imageinvoker up`.
@@ -39,6 +41,10 @@ jetstream {{
   # An acknowledged request is on disk, not in a cache: the default waits up to two minutes.
   sync_interval: always
 }}
+log_file: {log}
+# Files of 10 MB, five of them.
+log_size_limit: 10000000
+log_max_num: 5
 """
 
 
@@ -48,11 +54,12 @@ def up(
     port: int = 4222,
     site: str = "main",
     sample: bool = True,
+    mail_file: MailFile = None,
 ) -> int:
     """Run a whole site in the foreground: bus, database and every service; Ctrl-C ends it.
 
     Only this machine can reach it. DIR/ready.json says where each part answers, for as long as all
-    of it does; DIR/log holds what the services say.
+    of it does; DIR/logs holds a log file a day of each service, and those of the bus.
 
     Examples:
 
@@ -75,14 +82,18 @@ def up(
         raise WrongUseError(f"{site!r} is no site: 1 to 32 of a-z, 0-9 and -")
     if not 0 <= port < 65536:
         raise WrongUseError(f"{port} is no port")
-    return asyncio.run(_run((data or default_folder()).absolute(), port, site, sample))
+    mail_credentials(mail_file)
+    folder = (data or default_folder()).absolute()
+    mail = ["--mail-file", str(mail_file.absolute())] if mail_file else []
+    return asyncio.run(_run(folder, port, site, mail, sample=sample))
 
 
-async def _run(folder: Path, port: int, site: str, sample: bool) -> int:
+async def _run(folder: Path, port: int, site: str, mail: Sequence[str], *, sample: bool) -> int:
     told = asyncio.Event()
     for each in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(each, told.set)
-    with _taken(folder), (folder / "log").open("ab") as log, contextlib.ExitStack() as held:
+    with _taken(folder), contextlib.ExitStack() as held:
+        (folder / _LOGS).mkdir(exist_ok=True)
         dsn = await _prepare_database(folder, sample)
         # Also what is started anew finds its port free.
         port = port_of(held.enter_context(_held_port(port)))
@@ -98,9 +109,11 @@ async def _run(folder: Path, port: int, site: str, sample: bool) -> int:
             metrics={name: f"http://{at}/metrics" for name, at in metrics.items()},
             pid=os.getpid(),
         )
-        supervisor = Supervisor(log, _say)
+        supervisor = Supervisor(folder / _LOGS, _say)
+        more = {name: ["--metrics", metrics[name]] for name in SERVICES}
+        more["monitor"] += mail
         try:
-            _start(supervisor, folder, port, ready, metrics)
+            _start(supervisor, folder, port, ready, more)
             if await unless(told, _all_answer(ready, folder)):
                 with announced(folder, ready):
                     _say(f"site {site!r} answers at {ready.nats_url}; Ctrl-C ends it")
@@ -154,12 +167,22 @@ def _held_port(port: int) -> socket.socket:
 
 
 def _start(
-    supervisor: Supervisor, folder: Path, port: int, ready: Ready, metrics: Mapping[str, str]
+    supervisor: Supervisor,
+    folder: Path,
+    port: int,
+    ready: Ready,
+    more: Mapping[str, Sequence[str]],
 ) -> None:
+    """Starts the bus and the services, each with ``more`` arguments of its own."""
+    logs = folder / _LOGS
     configuration = folder / "nats.conf"
     configuration.write_text(
         _BUS.format(
-            host=HOST, port=port, site=ready.site, folder=json.dumps(str(folder / "jetstream"))
+            host=HOST,
+            port=port,
+            site=ready.site,
+            folder=json.dumps(str(folder / "jetstream")),
+            log=json.dumps(str(logs / "nats.log")),
         ),
         encoding="utf-8",
     )
@@ -171,8 +194,8 @@ def _start(
         "IMAGEINVOKER_HISTORY": ready.history,
     }
     for service in SERVICES:
-        command = [sys.executable, "-m", "cli", service, "--metrics", metrics[service]]
-        supervisor.keep(service, command, environment)
+        command = [sys.executable, "-m", "cli", service, "--log-folder", str(logs)]
+        supervisor.keep(service, [*command, *more[service]], environment)
 
 
 def _nats_server() -> str:
@@ -195,7 +218,7 @@ async def _all_answer(ready: Ready, folder: Path) -> None:
                 await connection.close()
     except TimeoutError as error:
         raise CommandError(
-            f"Not all of the site answers within {_ANSWERS_WITHIN:.0f} s; see {folder / 'log'}"
+            f"Not all of the site answers within {_ANSWERS_WITHIN:.0f} s; see {folder / _LOGS}"
         ) from error
 
 

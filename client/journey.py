@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 from uuid import uuid4
@@ -14,8 +14,9 @@ import nats.errors
 from bus import subjects
 from bus.__about__ import __version__
 from bus.connection import BusUnavailableError, Connection, ask, backoff, connect
-from bus.contract import LOGIN, SCHEDULE, SHOW, STATUS, WELCOME, Endpoint, FromMachine
+from bus.contract import LOGIN, SCHEDULE, STATUS, WELCOME, Endpoint, FromMachine
 from bus.machines import machine_key
+from bus.menus import ask_menu
 from bus.messages import (
     AskStatus,
     ClientInfo,
@@ -29,7 +30,7 @@ from bus.messages import (
     ShowMenu,
     Welcome,
 )
-from bus.problems import RETRIABLE, Problem
+from bus.problems import RETRIABLE, Code, Problem
 
 _PATIENCE: Final = 5.0
 """Seconds to wait for one answer."""
@@ -45,10 +46,14 @@ Answered = TypeVar("Answered")
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something to tell the technician: a text of the portal by name, and its ``message``."""
+    """Something to tell the technician: a text of the portal by name, and its ``message``.
+
+    ``code`` is that of the problem, where a service answered with one.
+    """
 
     text: str
     message: str = ""
+    code: Code | None = None
 
 
 class Journey:
@@ -67,6 +72,10 @@ class Journey:
         self._notify = notify
         self._connection: Connection | None = None
         self._line_down = False
+
+    async def connect(self) -> None:
+        """Connects, as the first question would too; waits for the bus as long as it takes."""
+        await self._connected()
 
     async def welcome(self) -> Welcome:
         """What the portal needs to begin with; waits for the site as long as it takes.
@@ -98,7 +107,7 @@ class Journey:
             Problem: the site will not show one.
         """
         question = ShowMenu(machine=self._machine, token=token, visit=self._visit)
-        return await self._insist(SHOW, question)
+        return await self._until_answered(lambda: self._ask_menu(question))
 
     def wish(self, request_id: str, item_id: str, name: str | None) -> Schedule:
         """A request of this machine; a name of None leaves the naming to the site."""
@@ -143,18 +152,21 @@ class Journey:
                 return
 
     async def _insist(self, endpoint: Endpoint[Asked, Answered], question: Asked) -> Answered:
+        return await self._until_answered(lambda: self._ask(endpoint, question))
+
+    async def _until_answered(self, asking: Callable[[], Awaitable[Answered]]) -> Answered:
         attempt = 0
         while True:
             pause = 0.0
             try:
-                answer = await self._ask(endpoint, question)
+                answer = await asking()
             except BusUnavailableError:
                 self._trouble(Notice("trouble_service"))
             except Problem as problem:
                 if problem.code not in RETRIABLE:
                     self._over()
                     raise
-                self._trouble(Notice("trouble_problem", problem.message))
+                self._trouble(Notice("trouble_problem", problem.message, problem.code))
                 pause = problem.details.retry_after or 0.0
             else:
                 self._over()
@@ -166,6 +178,11 @@ class Journey:
         connection = await self._connected()
         key = machine_key(self._machine)
         return await ask(connection, self._site, endpoint, key, question, timeout=_PATIENCE)
+
+    async def _ask_menu(self, question: ShowMenu) -> Menu:
+        connection = await self._connected()
+        key = machine_key(self._machine)
+        return await ask_menu(connection, self._site, key, question, timeout=_PATIENCE)
 
     async def _connected(self) -> Connection:
         if self._connection is None:

@@ -1,22 +1,23 @@
 """What is asked of the deployment server about its computers, and done to them."""
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
+
+from msgspec import Struct
 
 from bus.machines import Identity, normal_mac, normal_text, normal_uuid, swap_uuid
 from bus.messages import ComputerRef, Machine
 from bus.problems import Problem
-from express.connection import DatabaseUnavailable
 from express.database import MAX_ROWS, Transaction, Value, WriteConflict, markers
 from express.dialects import KEYS
 from express.matching import Candidate, match, unshared
 from express.schema import Layout
 
 _NAMED: Final = (
-    "SELECT computer_id, name FROM computer"
-    " WHERE group_id IS NOT NULL AND LOWER(name) IN (LOWER(?), LOWER(?), LOWER(?))"
+    "SELECT computer_id, name FROM computer WHERE group_id IS NOT NULL AND LOWER(name) IN"
 )
-_CREATED: Final = "SELECT computer_id, name FROM computer WHERE group_id IS NOT NULL AND name = ?"
+_CREATED: Final = "SELECT computer_id, name FROM computer WHERE group_id IS NOT NULL AND name IN"
 _RENAME: Final = "UPDATE computer SET name = ? WHERE computer_id = ?"
 _GROUP: Final = "SELECT MIN(group_id) FROM computer_group WHERE LOWER(name) = LOWER(?)"
 
@@ -24,50 +25,62 @@ _COLUMNS: Final = {"uuid": "uuid", "serial": "serial_num", "asset_tag": "asset_t
 """The column that holds each key of an identity."""
 
 
-def find(tx: Transaction, layout: Layout, identity: Identity) -> ComputerRef | None:
-    """The computer that the machine is, None for an unknown machine.
+class Newcomer(Struct, frozen=True):
+    """A machine that is to get a computer of this name."""
 
-    Raises:
-        Problem: ``ambiguous_machine``, or ``bad_machine`` when nothing is left of the identity
-            without the addresses that stand at several computers.
+    machine: Machine
+    identity: Identity
+    name: str
+
+
+def find(
+    tx: Transaction, layout: Layout, identities: Sequence[Identity]
+) -> list[ComputerRef | Problem | None]:
+    """The computers that machines are, None for an unknown machine.
+
+    A machine's problem is ``ambiguous_machine``, or ``bad_machine`` when nothing is left of its
+    identity without the addresses that stand at several computers.
     """
-    if not identity:
-        raise Problem("bad_machine")
-    statement, values = candidates_query(layout, identity)
-    if not statement:
-        return None
-    ids = [int(row[0]) for row in tx.fetch(statement, *values)]
-    if not ids:
-        return None
+    statement, values = candidates_query(layout, identities)
+    ids = [int(row[0]) for row in tx.fetch(statement, *values)] if statement else []
     candidates = _load(tx, layout, ids)
+    return [_which(identity, candidates) for identity in identities]
+
+
+def _which(identity: Identity, candidates: Sequence[Candidate]) -> ComputerRef | Problem | None:
     if not unshared(identity, candidates):
-        raise Problem("bad_machine")
-    found = match(identity, candidates)
+        return Problem("bad_machine")
+    try:
+        found = match(identity, candidates)
+    except Problem as problem:
+        return problem
     return ComputerRef(id=found.id, name=found.name) if found else None
 
 
-def candidates_query(layout: Layout, identity: Identity) -> tuple[str, list[Value]]:
-    """The statement that finds every computer that shares a key with the machine, and its values.
+def candidates_query(layout: Layout, identities: Sequence[Identity]) -> tuple[str, list[Value]]:
+    """The statement that finds every computer that shares a key with a machine, and its values.
 
     Both sides are brought to one form, since inventories write these values in many. Empty when
-    the database holds none of the machine's keys.
+    the database holds none of the machines' keys.
     """
+    uuids = [uuid for each in identities if each.uuid for uuid in (each.uuid, swap_uuid(each.uuid))]
+    serials = [each.serial.lower() for each in identities if each.serial]
+    asset_tags = [each.asset_tag.lower() for each in identities if each.asset_tag]
+    macs = [mac for each in identities for mac in each.macs]
     queries: list[str] = []
     values: list[Value] = []
-    if identity.uuid and "uuid" in layout.owners:
-        table = layout.owners["uuid"]
-        queries.append(f"SELECT computer_id FROM {table} WHERE {KEYS['uuid']} IN (?, ?)")
-        values += [identity.uuid, swap_uuid(identity.uuid)]
-    for key, text in (("serial_num", identity.serial), ("asset_tag", identity.asset_tag)):
-        if text and key in layout.owners:
-            table = layout.owners[key]
-            queries.append(f"SELECT computer_id FROM {table} WHERE {KEYS[key]} = ?")
-            values.append(text.lower())
-    if identity.macs and layout.nics:
-        marks = markers(len(identity.macs))
-        queries.append(f"SELECT computer_id FROM nics WHERE {KEYS['mac_addr']} IN ({marks})")
-        values += identity.macs
+    for key, keys in (("uuid", uuids), ("serial_num", serials), ("asset_tag", asset_tags)):
+        if keys and key in layout.owners:
+            queries.append(_sharing(layout.owners[key], key, keys))
+            values += keys
+    if macs and layout.nics:
+        queries.append(_sharing("nics", "mac_addr", macs))
+        values += macs
     return " UNION ".join(queries), values
+
+
+def _sharing(table: str, key: str, keys: Sequence[str]) -> str:
+    return f"SELECT computer_id FROM {table} WHERE {KEYS[key]} IN ({markers(len(keys))})"
 
 
 def details_query(layout: Layout, count: int) -> str:
@@ -133,53 +146,79 @@ def _batches(ids: Sequence[int]) -> Iterator[Sequence[int]]:
         yield ids[start : start + MAX_ROWS]
 
 
-def named(tx: Transaction, name: str) -> list[ComputerRef]:
-    """The computers that have this name in any case; leftovers hold no name."""
+def named(tx: Transaction, names: Collection[str]) -> dict[str, list[ComputerRef]]:
+    """The computers that have these names in any case, by name; leftovers hold no name."""
     # A database may know the cases of ASCII letters only: the other forms of the rest are given.
-    rows = tx.fetch(_NAMED, name, name.lower(), name.upper())
-    return [
-        ComputerRef(id=int(row[0]), name=str(row[1]))
-        for row in rows
-        # A collation may take more for equal, such as letters with and without accents.
-        if str(row[1]).casefold() == name.casefold()
+    forms = [form for name in names for form in (name, name.lower(), name.upper())]
+    if not forms:
+        return {}
+    marks = ", ".join(["LOWER(?)"] * len(forms))
+    found = [
+        ComputerRef(id=int(id_), name=str(name))
+        for id_, name in tx.fetch(f"{_NAMED} ({marks})", *forms)
     ]
+    # A collation may take more for equal, such as letters with and without accents.
+    return {
+        name: [each for each in found if each.name.casefold() == name.casefold()] for name in names
+    }
 
 
 def create(
-    tx: Transaction, layout: Layout, machine: Machine, identity: Identity, name: str, group: int
-) -> int:
-    """Creates the machine's computer and returns its id.
+    tx: Transaction, layout: Layout, group: int, newcomers: Sequence[Newcomer]
+) -> dict[str, int]:
+    """Creates computers in a group; returns their ids by their names, which are all different.
 
-    The caller holds the lock of the name, and has seen that nobody else has it.
+    The caller holds the locks of the names, and has seen that nobody else has them; the layout says
+    that computers can be created.
 
     Raises:
-        DatabaseUnavailable: this database does not let computers be created; the text says why.
-        WriteConflict: another computer of this name appeared.
+        WriteConflict: another computer of such a name appeared.
     """
-    if layout.cannot_create:
-        raise DatabaseUnavailable(
-            layout.cannot_create,
-            "This deployment server does not let new computers be created: "
-            f"{layout.cannot_create}.",
-        )
-    values = _about(layout, machine, identity)
-    of_computer = {c: v for c, v in values.items() if layout.owners[c] == "computer"}
-    of_hardware = {c: v for c, v in values.items() if layout.owners[c] == "hardware"}
-    row: dict[str, Value] = {"name": name, "group_id": group, **of_computer}
-    tx.insert("computer", list(row), [list(row.values())])
-    ids = [int(id_) for id_, found in tx.fetch(_CREATED, name) if found == name]
-    if len(ids) != 1:
-        raise WriteConflict(f"{len(ids)} computers are named {name!r}")
+    if not newcomers:
+        return {}
+    about = {each.name: _about(layout, each.machine, each.identity) for each in newcomers}
+    _insert(
+        tx,
+        "computer",
+        [
+            {"name": name, "group_id": group, **_owned_by("computer", layout, values)}
+            for name, values in about.items()
+        ],
+    )
+    ids: dict[str, int] = {}
+    for id_, name in tx.fetch(f"{_CREATED} ({markers(len(about))})", *about):
+        if name in about:
+            if name in ids:
+                raise WriteConflict(f"several computers are named {name!r}")
+            ids[name] = int(id_)
+    if len(ids) != len(about):
+        raise WriteConflict("a computer that was created is gone")
     if layout.hardware:
-        row = {"computer_id": ids[0], **of_hardware}
-        tx.insert("hardware", list(row), [list(row.values())])
-    if layout.nics:
-        tx.insert(
-            "nics",
-            ("computer_id", "mac_addr"),
-            [(ids[0], mac.upper()) for mac in identity.macs],
+        _insert(
+            tx,
+            "hardware",
+            [
+                {"computer_id": ids[name], **_owned_by("hardware", layout, values)}
+                for name, values in about.items()
+            ],
         )
-    return ids[0]
+    if layout.nics:
+        rows = [(ids[each.name], mac.upper()) for each in newcomers for mac in each.identity.macs]
+        tx.insert("nics", ("computer_id", "mac_addr"), rows)
+    return ids
+
+
+def _owned_by(table: str, layout: Layout, values: Mapping[str, Value]) -> dict[str, Value]:
+    return {column: value for column, value in values.items() if layout.owners[column] == table}
+
+
+def _insert(tx: Transaction, table: str, rows: Sequence[Mapping[str, Value]]) -> None:
+    """Inserts rows that need not have the same columns: the rest is left to the database."""
+    alike: defaultdict[tuple[str, ...], list[list[Value]]] = defaultdict(list)
+    for row in rows:
+        alike[tuple(row)].append(list(row.values()))
+    for columns, values in alike.items():
+        tx.insert(table, columns, values)
 
 
 def _about(layout: Layout, machine: Machine, identity: Identity) -> dict[str, Value]:

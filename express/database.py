@@ -11,8 +11,7 @@ import asyncio
 import re
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import chain
@@ -22,7 +21,7 @@ import pyodbc
 
 from bus.problems import Problem
 from express.connection import DatabaseUnavailable, OdbcConnection, end_late, is_sqlite, tuned
-from express.dialects import SAVEPOINTS, Column, Dialect, column, meaning
+from express.dialects import Column, Dialect, column, meaning
 
 Value = str | int | float | datetime | None
 """What can be bound to a statement's marker."""
@@ -130,24 +129,6 @@ class Transaction:
             column(self.dialect, row[3], row[5], row[6], row[10] != 0, row[12], keys == [row[3]])
             for row in found
         )
-
-    @contextmanager
-    def part(self) -> Iterator[None]:
-        """What is done inside is undone alone if it raises a `Problem` that is not the database's.
-
-        Whatever else goes wrong, the transaction can only be rolled back.
-        """
-        begin, undo, end = SAVEPOINTS[self.dialect]
-        self.execute(begin)
-        try:
-            yield
-        except DatabaseUnavailable:
-            raise
-        except Problem:
-            self.execute(undo)
-            raise
-        if end:
-            self.execute(end)
 
     def leave(self) -> None:
         """Nothing more of it is done; the statement that runs counts as failed.

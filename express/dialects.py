@@ -57,14 +57,6 @@ DDL: Final[dict[Dialect, dict[str, str]]] = {
 """What stands for each name in braces in the files of ``sql/``."""
 
 
-SAVEPOINTS: Final[dict[Dialect, tuple[str, str, str | None]]] = {
-    "sqlite": ("SAVEPOINT part", "ROLLBACK TO SAVEPOINT part", "RELEASE SAVEPOINT part"),
-    "postgres": ("SAVEPOINT part", "ROLLBACK TO SAVEPOINT part", "RELEASE SAVEPOINT part"),
-    "mssql": ("SAVE TRANSACTION part", "ROLLBACK TRANSACTION part", None),
-}
-"""The statements that begin a part of a transaction, undo it, and end it."""
-
-
 class Column(Struct, frozen=True):
     """A column as ODBC's catalogue describes it; names and types in lower case.
 

@@ -58,7 +58,7 @@ def read_menu_rows(tx: Transaction, tag: str, ruled: Collection[int] = ()) -> Me
     like = "%" + _SPECIAL.sub(r"!\g<0>", tag.strip()) + "%"
     tagged = list(map(_job, tx.fetch(_TAGGED, like)))
     read = {job.id for job in tagged}
-    others = [job for job in _read_jobs(tx, ruled) if job.id not in read]
+    others = [job for job in read_jobs(tx, ruled) if job.id not in read]
     folders = read_folders(tx)
     # What the server itself counts as tagged was read; the rest is counted here, the others too.
     filled: dict[int | None, int] = {row[0]: row[1] for row in tx.fetch(_UNTAGGED, like)}
@@ -92,7 +92,7 @@ def read_jobs_in(tx: Transaction, folder_ids: Collection[int]) -> list[Job]:
     return _read_where(tx, "folder_id", folder_ids)
 
 
-def _read_jobs(tx: Transaction, job_ids: Collection[int]) -> list[Job]:
+def read_jobs(tx: Transaction, job_ids: Collection[int]) -> list[Job]:
     """The jobs of these ids that exist, in no order."""
     possible = [id_ for id_ in job_ids if abs(id_) <= LARGEST_ID]
     return _read_where(tx, "event_id", sorted(possible))

@@ -4,7 +4,7 @@ A request's jobs are known by the ids of their rows, which the scheduler's own t
 right after it has inserted them. So nothing has to be guessed later from jobs, times or computers.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -15,8 +15,9 @@ from express.database import MAX_ROWS, Transaction, markers
 from express.schema import Layout
 
 _PENDING: Final = (
-    "SELECT MIN(schedule_id), MAX(schedule_id), COUNT(*), SUM(CAST(event_id AS BIGINT))"
-    " FROM event_schedule WHERE computer_id = ? AND status_code IS NULL"
+    "SELECT computer_id, MIN(schedule_id), MAX(schedule_id), COUNT(*),"
+    " SUM(CAST(event_id AS BIGINT))"
+    " FROM event_schedule WHERE status_code IS NULL AND computer_id IN"
 )
 _CARRIED_OUT: Final = "SELECT outcome FROM ii_request WHERE state = 'scheduled' AND created_at >= ?"
 
@@ -44,20 +45,23 @@ class Scheduled(Struct, frozen=True):
 
 
 def rows_of(
-    tx: Transaction, layout: Layout, computer_id: int, job_ids: Sequence[int]
-) -> tuple[int, int] | None:
+    tx: Transaction, layout: Layout, scheduled: Mapping[int, Sequence[int]]
+) -> dict[int, tuple[int, int]]:
     """The first and the last id of the rows of jobs that were scheduled in this transaction.
 
-    Every pending row of the computer was deleted before, so these are all it has. None where rows
-    have no ids, or where somebody scheduled something else in the same moment.
+    Every pending row of these computers was deleted before, so these are all they have. A computer
+    is left out where somebody scheduled something else on it in the same moment, and all are where
+    rows have no ids.
     """
-    if not layout.numbered:
-        return None
-    ((first, last, count, jobs),) = tx.fetch(_PENDING, computer_id)
+    if not layout.numbered or not scheduled:
+        return {}
+    statement = f"{_PENDING} ({markers(len(scheduled))}) GROUP BY computer_id"
     # The sum tells other jobs from these without reading thousands of rows.
-    if not count or (int(count), int(jobs)) != (len(job_ids), sum(job_ids)):
-        return None
-    return int(first), int(last)
+    return {
+        int(id_): (int(first), int(last))
+        for id_, first, last, count, jobs in tx.fetch(statement, *scheduled)
+        if (int(count), int(jobs)) == (len(scheduled[int(id_)]), sum(scheduled[int(id_)]))
+    }
 
 
 def read_rows(tx: Transaction, computer_ids: Collection[int], first_row: int) -> list[JobRow]:

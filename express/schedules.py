@@ -1,30 +1,23 @@
 """Scheduling: locks, pending jobs, and the record of what was done for which request."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
 from msgspec import Struct
 
-from express.connection import DatabaseUnavailable
-from express.database import Transaction
+from express.database import Transaction, markers
 from express.dialects import Dialect
-from express.schema import Layout
 
-LOCKING: Final[dict[Dialect, str]] = {
-    # Whoever writes is the only writer, also where there is nothing to delete.
-    "sqlite": "DELETE FROM ii_lock WHERE lock_key = ?",
-    "postgres": "SELECT pg_advisory_xact_lock(hashtextextended(?, 0))",
-    # Not sp_getapplock: that it has failed is no error there, and goes unheard.
-    "mssql": "INSERT INTO ii_lock (lock_key) VALUES (?)",
-}
-"""The statement that waits for a key and holds it to the end of its transaction."""
-_UNLOCK: Final = "DELETE FROM ii_lock WHERE lock_key = ?"
-_DELETE_PENDING: Final = "DELETE FROM event_schedule WHERE computer_id = ? AND status_code IS NULL"
+_UNLOCK: Final = "DELETE FROM ii_lock WHERE lock_key IN"
+_PENDING: Final = (
+    "SELECT computer_id, COUNT(*) FROM event_schedule WHERE status_code IS NULL AND computer_id IN"
+)
+_DELETE_PENDING: Final = "DELETE FROM event_schedule WHERE status_code IS NULL AND computer_id IN"
 _NOW: Final = "SELECT CURRENT_TIMESTAMP"
 _RECORDED: Final = (
     "SELECT request_id, site, machine, digest, state, outcome, technician, item_id, created_at"
-    " FROM ii_request WHERE request_id = ?"
+    " FROM ii_request WHERE request_id IN"
 )
 _OLDEST_RECORD: Final = "SELECT MIN(created_at) FROM ii_request WHERE site = ? AND created_at < ?"
 _FORGET: Final = "DELETE FROM ii_request WHERE site = ? AND created_at < ?"
@@ -57,8 +50,19 @@ class Record(Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
-def lock(tx: Transaction, key: str) -> None:
-    """Waits until no other transaction holds ``key``, and holds it until this one ends.
+class Wanted(Struct, frozen=True):
+    """The jobs that a computer is to have pending, in order, and from when on.
+
+    ``start`` is naive, in the database's own clock, as `in_database_clock` makes it.
+    """
+
+    computer_id: int
+    job_ids: Sequence[int]
+    start: datetime
+
+
+def lock(tx: Transaction, keys: Collection[str]) -> None:
+    """Waits until no other transaction holds one of ``keys``, and holds them until this one ends.
 
     What the holder before committed can be read after this. Where a database has one writer only,
     this is what makes a transaction the writer, so it must come before any read.
@@ -66,59 +70,59 @@ def lock(tx: Transaction, key: str) -> None:
     Raises:
         WriteConflict, DatabaseUnavailable: the wait was too long, or would never have ended.
     """
-    tx.execute(LOCKING[tx.dialect], key)
+    if keys:
+        tx.execute(locking(tx.dialect, len(keys)), *sorted(keys))
 
 
-def unlock(tx: Transaction, key: str) -> None:
-    """Takes a lock's row away again where it is one, as the last thing before the commit.
+def locking(dialect: Dialect, count: int) -> str:
+    """The statement that waits for so many keys and holds them to the end of its transaction."""
+    match dialect:
+        case "sqlite":
+            # Whoever writes is the only writer, also where there is nothing to delete.
+            return f"{_UNLOCK} ({markers(count)})"
+        case "postgres":
+            return "SELECT " + ", ".join(["pg_advisory_xact_lock(hashtextextended(?, 0))"] * count)
+        case "mssql":
+            # Not sp_getapplock: that it has failed is no error there, and goes unheard.
+            return "INSERT INTO ii_lock (lock_key) VALUES " + ", ".join(["(?)"] * count)
 
-    Others still wait until it has committed: nobody sees the row go before that.
+
+def unlock(tx: Transaction, keys: Collection[str]) -> None:
+    """Takes the rows of locks away again where they are rows, as the last thing before the commit.
+
+    Others still wait until it has committed: nobody sees a row go before that.
     """
-    if tx.dialect == "mssql":
-        tx.execute(_UNLOCK, key)
+    if keys and tx.dialect == "mssql":
+        tx.execute(f"{_UNLOCK} ({markers(len(keys))})", *sorted(keys))
 
 
-def replace_pending(
-    tx: Transaction,
-    layout: Layout,
-    computer_id: int,
-    job_ids: Sequence[int],
-    start_time: datetime,
-) -> int:
-    """Deletes a computer's pending jobs and schedules these in order; returns how many went.
-
-    Args:
-        start_time: naive, in the database's own clock, as `start_time` makes it.
-
-    Raises:
-        DatabaseUnavailable: this database does not let jobs be scheduled; the text says why.
-    """
-    if layout.cannot_schedule:
-        raise DatabaseUnavailable(
-            layout.cannot_schedule,
-            f"This deployment server does not let jobs be scheduled: {layout.cannot_schedule}.",
-        )
-    replaced = tx.execute(_DELETE_PENDING, computer_id)
+def replace_pending(tx: Transaction, wanted: Sequence[Wanted]) -> dict[int, int]:
+    """Deletes computers' pending jobs and schedules others; returns how many went, by computer."""
+    ids = [each.computer_id for each in wanted]
+    marks = markers(len(ids))
+    found = tx.fetch(f"{_PENDING} ({marks}) GROUP BY computer_id", *ids) if ids else []
+    replaced = {int(id_): int(count) for id_, count in found}
+    if replaced:
+        tx.execute(f"{_DELETE_PENDING} ({marks})", *ids)
     tx.insert(
         "event_schedule",
         ("event_id", "computer_id", "start_time"),
-        [(job_id, computer_id, start_time) for job_id in job_ids],
+        [(job_id, each.computer_id, each.start) for each in wanted for job_id in each.job_ids],
     )
     return replaced
 
 
-def start_time(tx: Transaction, start_at: datetime | None) -> datetime:
-    """When to start, in the database's own clock: naive, in whole seconds; None means now.
-
-    The clock's distance from UTC is what it is now: a start beyond a change to or from summer time
-    is off by that change.
-    """
-    now = _naive((tx.fetch(_NOW))[0][0])
-    return in_database_clock(start_at, now, datetime.now(UTC))
+def clock(tx: Transaction) -> datetime:
+    """What the database's own clock shows, naive."""
+    return _naive(tx.fetch(_NOW)[0][0])
 
 
 def in_database_clock(start_at: datetime | None, database_now: datetime, now: datetime) -> datetime:
-    """``start_at`` as a database whose clock shows ``database_now`` at ``now`` would write it."""
+    """``start_at`` as a database whose clock shows ``database_now`` at ``now`` would write it.
+
+    It is naive, in whole seconds; None means now. The clock's distance from UTC is what it is now:
+    a start beyond a change to or from summer time is off by that change.
+    """
     if start_at is None:
         return database_now.replace(microsecond=0)
     distance = database_now - now.astimezone(UTC).replace(tzinfo=None)
@@ -132,25 +136,33 @@ def _naive(value: object) -> datetime:
     return moment.replace(tzinfo=None)
 
 
-def recorded(tx: Transaction, request_id: str) -> Record | None:
-    """What was done for a request, None when nothing was yet."""
-    rows = tx.fetch(_RECORDED, request_id)
-    if not rows:
-        return None
-    values = dict(zip(_RECORD_COLUMNS, rows[0], strict=True))
-    values["created_at"] = _naive(values["created_at"]).replace(tzinfo=UTC)
-    return Record(**values)
+def recorded(tx: Transaction, request_ids: Collection[str]) -> dict[str, Record]:
+    """What was done for requests, by their ids; nothing for those for which nothing was yet."""
+    if not request_ids:
+        return {}
+    found: dict[str, Record] = {}
+    for row in tx.fetch(f"{_RECORDED} ({markers(len(request_ids))})", *request_ids):
+        values = dict(zip(_RECORD_COLUMNS, row, strict=True))
+        values["created_at"] = _naive(values["created_at"]).replace(tzinfo=UTC)
+        record = Record(**values)
+        found[record.request_id] = record
+    return found
 
 
-def record(tx: Transaction, done: Record) -> None:
-    """Records what was done for a request.
+def record(tx: Transaction, done: Sequence[Record]) -> None:
+    """Records what was done for requests.
 
     Raises:
-        WriteConflict: something is recorded for this request already.
+        WriteConflict: something is recorded for one of them already.
     """
-    values = [getattr(done, name) for name in _RECORD_COLUMNS[:-1]]
-    created_at = done.created_at.astimezone(UTC).replace(tzinfo=None, microsecond=0)
-    tx.insert("ii_request", _RECORD_COLUMNS, [(*values, created_at)])
+    rows = [
+        (
+            *(getattr(each, name) for name in _RECORD_COLUMNS[:-1]),
+            each.created_at.astimezone(UTC).replace(tzinfo=None, microsecond=0),
+        )
+        for each in done
+    ]
+    tx.insert("ii_request", _RECORD_COLUMNS, rows)
 
 
 def forget_records(tx: Transaction, site: str, before: datetime, part: timedelta) -> int:

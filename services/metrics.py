@@ -19,6 +19,10 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from services.health import Health
 
+AT_ONCE: Final = 16
+"""Questions that are answered side by side, each in a thread."""
+_TURN: Final = 1.0
+"""Seconds that one more waits for its turn before its connection is closed."""
 _PLAIN: Final = (("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store"))
 
 
@@ -87,13 +91,36 @@ class _Handler(WSGIRequestHandler):
         """Says nothing: Prometheus asks every few seconds."""
 
 
+_Connection = socket.socket | tuple[bytes, socket.socket]
+
+
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
     def __init__(self, host: str, port: int) -> None:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family = found[0][0]
+        self._turns = threading.BoundedSemaphore(AT_ONCE)
         super().__init__((host, port), _Handler)
+
+    def process_request(self, request: _Connection, client_address: object) -> None:
+        """Answers in a thread, unless all of them are busy."""
+        if self._turns.acquire(timeout=_TURN):
+            try:
+                super().process_request(request, client_address)
+            except RuntimeError:
+                # There is no room for a thread; nor, then, for whoever ends one's turn.
+                self._turns.release()
+                self.shutdown_request(request)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: _Connection, client_address: object) -> None:
+        """Answers, in its thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._turns.release()
 
     def server_bind(self) -> None:
         # That of HTTPServer asks the name service for this machine's full name.

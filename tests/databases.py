@@ -73,12 +73,13 @@ class PostgresServer:
             check=True, stdout=subprocess.DEVNULL, cwd=self._folder, timeout=60,
         )  # fmt: skip
 
-    def start(self) -> None:
-        """Starts the server and waits until it answers."""
+    def start(self, *, durable: bool = False) -> None:
+        """Starts the server and waits until it answers; ``durable`` waits for the disk, as usual."""
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *self._as_user, self._bin / "postgres", "-D", self._data, "-F",
+                    *self._as_user, self._bin / "postgres", "-D", self._data,
+                    *(() if durable else ("-F",)),
                     "-p", str(self.port), "-h", "127.0.0.1", "-k", self._folder,
                     "-c", "max_connections=40", "-c", "shared_buffers=16MB",
                 ],

@@ -1,7 +1,6 @@
 """Decides who comes in: counts tries, asks the way in that protects the site, tells the audit."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Mapping
 from typing import Final
@@ -33,6 +32,10 @@ from services.auth.ways import (
 STEP: Final = 0.25
 """Seconds. A refusal is answered when a whole number of steps has passed since the question, so
 that the time it takes does not tell whether there is such an account."""
+_YOUNG: Final = 3000.0
+"""Seconds after which a lock is told of no more: for an hour the bus knows what it was told."""
+_REMEMBERED: Final = 10_000
+"""Locks that are known to have been told of."""
 
 
 class Visitor(Struct, frozen=True):
@@ -63,6 +66,7 @@ class Door:
         self._signer = signer
         self._events = events
         self._metrics = metrics
+        self._told: dict[str, None] = {}
         self._log = structlog.get_logger("auth")
 
     async def login(self, asked: Login, caller: Caller) -> Session:
@@ -104,7 +108,9 @@ class Door:
         try:
             attempt = await self._tries.take(_counted(visitor))
         except LockedOut as locked:
-            await self._tell_locked(visitor, locked.closed)
+            self._count(locked.closed)
+            # Also those that another copy has closed: it may have died before it told of them.
+            await self._tell_locked(visitor, locked.locks)
             raise
         log = self._log.bind(machine=visitor.caller.machine, account=visitor.account)
         try:
@@ -113,6 +119,7 @@ class Door:
         except SignInRefused as refused:
             locks = await attempt.failed()
             log.warning("login failed", reason=refused.reason, attempts_left=attempt.left)
+            self._count(locks)
             await self._tell_locked(visitor, locks)
             wait = max((lock.retry_after for lock in locks), default=None)
             raise Problem(
@@ -157,22 +164,38 @@ class Door:
         if problem.code != "overloaded":
             await self._tell("login_failed", visitor, problem=problem.code)
 
-    async def _tell_locked(self, visitor: Visitor, locks: list[Lock]) -> None:
-        for lock in locks:
+    def _count(self, closed: list[Lock]) -> None:
+        for lock in closed:
             self._metrics.lock(lock.scope)
-            await self._tell(
-                "login_locked", visitor, locked=lock.scope, seconds=round(lock.retry_after, 1)
-            )
 
-    async def _tell(self, kind: Kind, visitor: Visitor, **details: Detail) -> None:
-        """Tells of a refusal, which stands whether the bus keeps the event or not."""
-        with contextlib.suppress(NotKeptError):
+    async def _tell_locked(self, visitor: Visitor, locks: list[Lock]) -> None:
+        """Tells of each lock once, whoever else meets it."""
+        for lock in locks:
+            if lock.id in self._told or lock.age > _YOUNG:
+                continue
+            seconds = round(lock.age + lock.retry_after, 1)
+            if await self._tell(
+                "login_locked", visitor, of=lock.id, locked=lock.scope, seconds=seconds
+            ):
+                if len(self._told) >= _REMEMBERED:
+                    del self._told[next(iter(self._told))]
+                self._told[lock.id] = None
+
+    async def _tell(
+        self, kind: Kind, visitor: Visitor, *, of: str | None = None, **details: Detail
+    ) -> bool:
+        """Tells of a refusal, which stands whether the bus keeps the event or not; if it does."""
+        try:
             await self._events.record(
                 kind,
                 machine=visitor.caller.machine,
+                of=of,
                 technician=visitor.username,
                 details=_details(visitor) | details,
             )
+        except NotKeptError:
+            return False
+        return True
 
 
 def _require_sense(username: str | None, password: str) -> None:

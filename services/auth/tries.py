@@ -20,6 +20,7 @@ from bus.connection import jittered
 from bus.messages import Details
 from bus.problems import Problem
 from bus.service import RETRY_AFTER
+from bus.technicians import key_of
 from services.auth.lockout import Count, Limits, Scope, current, fail, take, withdraw
 from services.auth.try_store import SCOPES, TIMEOUT, Change, Place, Rule, TryStore
 
@@ -30,11 +31,21 @@ _T = TypeVar("_T")
 
 
 class Lock(Struct, frozen=True):
-    """A machine, account or address that is locked for ``retry_after`` more seconds."""
+    """A machine, account or address that is locked for ``retry_after`` more seconds.
+
+    ``closed_at`` is when the lock closed, in seconds since 1970, and ``age`` how long ago that was.
+    """
 
     scope: Scope
     name: str
     retry_after: float
+    closed_at: float
+    age: float
+
+    @property
+    def id(self) -> str:
+        """The same wherever it is met; no other lock has it."""
+        return f"{self.scope}.{key_of(self.name)}.{self.closed_at}"
 
 
 class LockedOut(Problem):
@@ -101,7 +112,7 @@ class Tries:
         now = self._store.clock()
         async with asyncio.timeout(TIMEOUT), contextlib.aclosing(self._store.all()) as counts:
             locks = [
-                Lock(scope, count.name, _remaining(count, now))
+                _lock(scope, count, now)
                 async for scope, count in counts
                 if now < count.locked_until
             ]
@@ -121,7 +132,7 @@ class Tries:
             Change(place, each.count, rule(place.scope)(each.count), each)
             for place, each in zip(places, seen, strict=True)
         ]
-        locks = [_lock(look, now) for look in looks if now < look.before.locked_until]
+        locks = [_lock_of(look, now) for look in looks if now < look.before.locked_until]
         if locks:
             raise LockedOut(locks, [])
         if any(look.after == look.before for look in looks):
@@ -145,9 +156,9 @@ class Tries:
             return attempt
         await attempt.withdraw()
         _raise_first(results)
-        locks = [_lock(each, now) for each in changes if now < each.after.locked_until]
+        locks = [_lock_of(each, now) for each in changes if now < each.after.locked_until]
         if locks:
-            raise LockedOut(locks, [_lock(each, now) for each in changes if each.closed()])
+            raise LockedOut(locks, [_lock_of(each, now) for each in changes if each.closed()])
         return None
 
 
@@ -186,7 +197,7 @@ class Attempt:
         changes = await _together(
             self._store.change(place, rule(place.scope)) for place in self._places
         )
-        return [_lock(change, now) for change in changes if change.closed()]
+        return [_lock_of(change, now) for change in changes if change.closed()]
 
     async def succeeded(self) -> None:
         """The password was right: the tries and locks of machine and account are forgotten.
@@ -220,9 +231,10 @@ def _raise_first(results: Iterable[object]) -> None:
             raise each
 
 
-def _lock(change: Change, now: float) -> Lock:
-    return Lock(change.place.scope, change.after.name, _remaining(change.after, now))
+def _lock_of(change: Change, now: float) -> Lock:
+    return _lock(change.place.scope, change.after, now)
 
 
-def _remaining(count: Count, now: float) -> float:
-    return max(0.1, round(count.locked_until - now, 1))
+def _lock(scope: Scope, count: Count, now: float) -> Lock:
+    remaining = max(0.1, round(count.locked_until - now, 1))
+    return Lock(scope, count.name, remaining, count.locked_at, max(0.0, now - count.locked_at))

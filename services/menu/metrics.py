@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from services.menu.keeper import Tally
+from services.menu.tally import Tally
 
 
 class MenuMetrics(Collector):
@@ -27,8 +27,19 @@ class MenuMetrics(Collector):
                 tally.stale,
             ),
             "menu_builds": ("Menus built.", tally.builds),
+            "menu_checks": (
+                "Questions to the database whether the job tree has changed.",
+                tally.checks,
+            ),
             "menu_readings": ("Readings of the job tree that were begun.", tally.readings),
-            "menu_failed_readings": ("Readings that failed.", tally.failed_readings),
+            "menu_shared_readings": (
+                "Job trees that another copy of the service had read.",
+                tally.shared,
+            ),
+            "menu_failed_readings": (
+                "Times that the database could not be asked or read.",
+                tally.failed_readings,
+            ),
         }
         for name, (text, value) in counted.items():
             counter = CounterMetricFamily(f"imageinvoker_{name}", text, labels=["site"])
@@ -36,7 +47,7 @@ class MenuMetrics(Collector):
             yield counter
         age = GaugeMetricFamily(
             "imageinvoker_menu_age_seconds",
-            "How old the job tree was from which a menu was shown last; no number if never read.",
+            "Seconds since the menu shown last was known to be up to date; no number if never.",
             labels=["site"],
         )
         age.add_metric([self._site], tally.age if math.isfinite(tally.age) else math.nan)

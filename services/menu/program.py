@@ -1,26 +1,38 @@
 """The menu service: greets machines and shows what can be deployed on them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from time import monotonic
+from typing import Final
 
 from bus import contract
 from bus.caller import Caller
 from bus.events import EventLog
-from bus.machines import identity
-from bus.messages import Hello, ShowMenu, Welcome
+from bus.machines import Identity, identity
+from bus.messages import ComputerRef, Hello, ShowMenu, Welcome
 from bus.names import name_rules, suggested_name
+from bus.problems import Problem
+from bus.service import Answer
 from express import computers
-from express.database import Database
-from express.jobs import MenuRows, read_menu_rows
+from express.connection import is_sqlite
+from express.database import Database, Transaction
 from express.layout_cache import LayoutCache
+from express.together import Together
 from services.admission import Admission
 from services.database import DatabaseMetrics, sign_of_life
+from services.menu.copies import Copies
 from services.menu.keeper import MenuKeeper
+from services.menu.lookout import Lookout
 from services.menu.metrics import MenuMetrics
+from services.menu.snapshots import Snapshots
+from services.menu.tally import Tally
 from services.menu.visits import Visits
 from services.patience import PATIENCE, within
 from services.running import Program, Site
+
+_TURNS: Final = 2
+"""Transactions side by side in which machines are looked for."""
 
 
 def program(dsn: str) -> Program:
@@ -30,45 +42,74 @@ def program(dsn: str) -> Program:
     async def serving(site: Site) -> AsyncIterator[None]:
         measured = DatabaseMetrics(site.registry, site.name, "menu")
         database = Database(dsn, observe=measured.observer("express"))
+        watcher = Database(dsn, size=1, observe=measured.observer("express"))
         site.health.needs("the database", lambda: sign_of_life(database))
         events = EventLog(site.connection, site.name)
         admission = Admission(site.connection, site.name, site.options, events)
-        portal = Portal(site, database, admission, Visits(events))
+        tally = Tally()
+        lookout = _lookout(site, dsn, database, watcher, tally)
+        menus = MenuKeeper(
+            lookout.look, lambda: site.options.current, lambda: admission.ruled_jobs, tally
+        )
+        site.registry.register(MenuMetrics(tally, site.name))
+        portal = Portal(site, database, admission, Visits(events), menus)
         service = site.service("menu", "Greets machines and shows what can be deployed on them")
         service.serve(contract.WELCOME, portal.welcome)
-        service.serve(contract.SHOW, portal.show)
+        service.serve(contract.SHOW, portal.show, portal.show_at_once)
         try:
             await admission.start()
+            await lookout.start()
             await service.start()
             yield
             await service.leave()
         finally:
             await portal.close()
+            await menus.close()
+            await lookout.close()
             await admission.stop()
+            await watcher.close()
             await database.close()
 
     return serving
+
+
+def _lookout(site: Site, dsn: str, database: Database, watcher: Database, tally: Tally) -> Lookout:
+    # SQLite tells each connection for itself whether something has changed; and a file beside the
+    # service is read as fast as the bus.
+    if is_sqlite(dsn):
+        return Lookout(database, watcher, tally)
+    copies = Copies(site.connection, site.name, monotonic)
+    return Lookout(database, watcher, tally, copies, Snapshots(site.connection, site.name))
 
 
 class Portal:
     """What the menu service answers."""
 
     def __init__(
-        self, site: Site, database: Database, admission: Admission, visits: Visits
+        self,
+        site: Site,
+        database: Database,
+        admission: Admission,
+        visits: Visits,
+        menus: MenuKeeper,
     ) -> None:
         self._site = site
-        self._database = database
         self._layouts = LayoutCache()
+        self._finding: Together[Identity, ComputerRef | None] = Together(
+            database, self._find, turns=_TURNS
+        )
         self._admission = admission
         self._visits = visits
-        self._menus = MenuKeeper(
-            self._read, lambda: site.options.current, lambda: admission.ruled_jobs
-        )
-        site.registry.register(MenuMetrics(self._menus.tally, site.name))
+        self._menus = menus
 
     async def close(self) -> None:
-        """Ends what runs behind the answers."""
-        await self._menus.close()
+        """Asks the database nothing any more."""
+        await self._finding.close()
+
+    def _find(
+        self, tx: Transaction, identities: Sequence[Identity]
+    ) -> list[ComputerRef | Problem | None]:
+        return computers.find(tx, self._layouts.layout(tx), identities)
 
     async def welcome(self, asked: Hello, caller: Caller) -> Welcome:
         """What the portal needs before anybody signs in.
@@ -79,9 +120,7 @@ class Portal:
         options = self._site.options.current
         known = identity(asked.machine, options.shared)
         async with within(PATIENCE):
-            computer = await self._database.transact(
-                lambda tx: computers.find(tx, self._layouts.layout(tx), known)
-            )
+            computer = await self._finding.ask(known)
         await self._visits.opened(asked, caller.machine, computer)
         return Welcome(
             site=self._site.name,
@@ -99,16 +138,21 @@ class Portal:
             server_time=datetime.now(UTC),
         )
 
-    async def show(self, asked: ShowMenu, caller: Caller) -> bytes:
+    def show_at_once(self, asked: ShowMenu, caller: Caller) -> Answer | bytes | None:
+        """What `show` answers, where nothing must be asked, told or built for it; else None."""
+        if not self._visits.is_told(asked.visit):
+            return None
+        admitted = self._admission.at_hand(asked.token, caller.machine)
+        return self._menus.ready(admitted.rights) if admitted else None
+
+    async def show(self, asked: ShowMenu, caller: Caller) -> Answer | bytes:
         """The menu of what the technician may deploy, who has signed in where that is needed.
 
         Raises:
-            Problem: ``login_required``, ``session_expired`` or ``deployment_server_unavailable``.
+            Problem: ``login_required``, ``session_expired``, ``deployment_server_unavailable``, or
+                ``bad_request`` for a part that there is not.
         """
         admitted = await self._admission.admit(asked.token, caller.machine)
-        menu = await self._menus.show(admitted.rights)
+        menu = await self._menus.show(admitted.rights, asked.part, asked.of)
         await self._visits.shown(asked.visit, caller.machine, admitted.name)
         return menu
-
-    async def _read(self, tag: str, ruled: frozenset[int]) -> MenuRows:
-        return await self._database.transact(lambda tx: read_menu_rows(tx, tag, ruled))

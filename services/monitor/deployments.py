@@ -108,7 +108,7 @@ def request_of(event: Event) -> str | None:
 def changed(known: Deployment | None, event: Event, openings: Sequence[int]) -> Deployment:
     """A deployment after an event of it, which `request_of` named.
 
-    ``openings`` are the moments when the portal of the event's machine was opened.
+    ``openings`` are those of the portal of the event's machine that no other deployment has used.
     """
     at = milliseconds(event.at)
     now = known or Deployment(site=event.site, request_id=str(event.details["request"]))
@@ -159,6 +159,15 @@ def opened(openings: Sequence[int], at: int) -> tuple[int, ...]:
     return tuple(sorted({*openings, at})[-OPENINGS:])
 
 
+def unused(openings: Sequence[int], deployment: Deployment) -> tuple[int, ...]:
+    """The openings that are left for others: each serves the first request after it.
+
+    A request that is replayed days later has waited for nobody at a portal.
+    """
+    portal_at = deployment.portal_at
+    return tuple(at for at in openings if portal_at is None or at > portal_at)
+
+
 def machine_of(event: Event) -> str:
     """The machine of an event, as it is kept."""
     return _text(event.machine, _NAME)
@@ -181,7 +190,8 @@ _CHANGES: Final = frozenset(
 
 def _with_portal(deployment: Deployment, openings: Sequence[int]) -> Deployment:
     """With the last opening of the portal before the deployment began."""
-    before = [at for at in openings if at <= deployment.began_at]
+    mine = () if deployment.portal_at is None else (deployment.portal_at,)
+    before = [at for at in (*openings, *mine) if at <= deployment.began_at]
     return replace(deployment, portal_at=max(before, default=None))
 
 

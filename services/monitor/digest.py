@@ -87,7 +87,7 @@ def _of_one(event: Event) -> list[str]:
         "technician": event.technician,
         "machine": event.machine,
         "computer": computer,
-        "item": event.details.get("item"),
+        "item": event.details.get("title") or event.details.get("item"),
         "problem": f"{problem}: {_USUAL[problem]}" if problem in _USUAL else problem,
         "request": event.details.get("request"),
     }

@@ -31,8 +31,10 @@ from services.monitor.deployments import (
     milliseconds,
     opened,
     request_of,
+    unused,
 )
 from services.monitor.tables import create_tables
+from services.monitor.titles import keep_titles, told_titles
 
 LEASE: Final = 8.0
 """Seconds without a beat after which the holder of a history is taken for dead."""
@@ -41,6 +43,7 @@ _DEPLOYMENT: Final = (
     "site", "request_id", "day", "machine", "item", "technician", "computer", "problem", "outcome",
     "jobs", "ending", "portal_at", "accepted_at", "scheduled_at", "rejected_at", "finished_at",
 )  # fmt: skip
+_MONITOR: Final = ("site", "stream", "position", "told", "holder", "beat")
 _ROLLUP: Final = ("rollup_key", "site", *Cell._fields, *Counts._fields)
 
 T = TypeVar("T")
@@ -51,14 +54,10 @@ class OvertakenError(Exception):
 
 
 class Place(Struct, frozen=True):
-    """How far a stream has been read into the history: the sequence number of the last event.
-
-    Events up to ``position`` are applied, those up to ``told`` have reached the listeners too.
-    """
+    """How far a stream has been read into the history: the sequence number of the last event."""
 
     stream: str = ""
     position: int = 0
-    told: int = 0
 
 
 class Totals(Struct, frozen=True):
@@ -69,10 +68,9 @@ class Totals(Struct, frozen=True):
 
 
 class Applied(Struct, frozen=True):
-    """What a batch has changed; ``new`` are the events that had not been heard before."""
+    """What a batch has come to."""
 
     place: Place
-    new: Sequence[tuple[int, Event]]
     totals: Totals
 
 
@@ -113,15 +111,13 @@ class History:
 
         def take(tx: Transaction) -> Place | None:
             rows = tx.fetch(
-                "SELECT stream, position, told, holder, beat FROM ii_monitor WHERE site = ?",
+                "SELECT stream, position, holder, beat FROM ii_monitor WHERE site = ?",
                 self._site,
             )
             if not rows:
-                row = (self._site, "", 0, 0, self._me, 0)
-                columns = ("site", "stream", "position", "told", "holder", "beat")
-                tx.insert("ii_monitor", columns, [row])
+                tx.insert("ii_monitor", _MONITOR, [(self._site, "", 0, 0, self._me, 0)])
                 return Place()
-            ((stream, position, told, holder, count),) = rows
+            ((stream, position, holder, count),) = rows
             beat = _Beat(str(holder), int(count))
             if not self._may_take(beat):
                 return None
@@ -130,12 +126,12 @@ class History:
                 " WHERE site = ? AND holder = ? AND beat = ?",
                 self._me, self._site, beat.holder, beat.number,
             )  # fmt: skip
-            return Place(str(stream), int(position), int(told)) if taken else None
+            return Place(str(stream), int(position)) if taken else None
 
         return await self._database.transact(take)
 
     async def beat(self, place: Place) -> None:
-        """Shows that this copy lives, and how far the listeners have been told.
+        """Shows that this copy lives.
 
         Raises:
             OvertakenError: another copy has taken over.
@@ -152,7 +148,7 @@ class History:
         """
         held = await self._database.transact(
             lambda tx: tx.execute(
-                "UPDATE ii_monitor SET stream = ?, position = 0, told = 0, beat = beat + 1"
+                "UPDATE ii_monitor SET stream = ?, position = 0, beat = beat + 1"
                 " WHERE site = ? AND holder = ?",
                 stream,
                 self._site,
@@ -163,7 +159,7 @@ class History:
             raise OvertakenError(self._site)
         return Place(stream)
 
-    async def release(self, place: Place) -> None:
+    async def release(self) -> None:
         """Lets another copy go on at once.
 
         Raises:
@@ -171,9 +167,7 @@ class History:
         """
         await self._database.transact(
             lambda tx: tx.execute(
-                "UPDATE ii_monitor SET holder = '', told = ?, beat = beat + 1"
-                " WHERE site = ? AND holder = ?",
-                place.told,
+                "UPDATE ii_monitor SET holder = '', beat = beat + 1 WHERE site = ? AND holder = ?",
                 self._site,
                 self._me,
             )
@@ -197,9 +191,10 @@ class History:
             # First of all: whoever else is about to apply waits here, and then finds it done.
             self._advance(tx, place, after)
             new = self._unheard(tx, events)
-            deployments = self._follow(tx, [event for _, event in new])
-            kinds = Counter[str](event.kind for _, event in new)
-            return Applied(after, new, self._count(tx, kinds, deployments))
+            deployments = self._follow(tx, new)
+            keep_titles(tx, self._site, told_titles(new))
+            kinds = Counter[str](event.kind for event in new)
+            return Applied(after, self._count(tx, kinds, deployments))
 
         return await self._database.transact(take_in)
 
@@ -255,20 +250,18 @@ class History:
 
     def _advance(self, tx: Transaction, place: Place, after: Place) -> None:
         held = tx.execute(
-            "UPDATE ii_monitor SET position = ?, told = ?, beat = beat + 1"
+            "UPDATE ii_monitor SET position = ?, beat = beat + 1"
             " WHERE site = ? AND holder = ? AND position = ? AND stream = ?",
-            after.position, after.told, self._site, self._me, place.position, place.stream,
+            after.position, self._site, self._me, place.position, place.stream,
         )  # fmt: skip
         if not held:
             raise OvertakenError(self._site)
 
-    def _unheard(
-        self, tx: Transaction, events: Sequence[tuple[int, Event]]
-    ) -> list[tuple[int, Event]]:
+    def _unheard(self, tx: Transaction, events: Sequence[tuple[int, Event]]) -> list[Event]:
         """The events that were not heard before, each of them once; from now on they are heard."""
-        first: dict[int, tuple[int, Event]] = {}
-        for sequence, event in events:
-            first.setdefault(_hash(event.id), (sequence, event))
+        first: dict[int, Event] = {}
+        for _, event in events:
+            first.setdefault(_hash(event.id), event)
         for keys in _parts(list(first)):
             heard = tx.fetch(
                 f"SELECT event_key FROM ii_heard WHERE event_key IN ({markers(len(keys))})", *keys
@@ -297,8 +290,11 @@ class History:
             if event.kind == "portal_opened":
                 openings[machine] = opened(openings.get(machine, ()), milliseconds(event.at))
             elif request := request_of(event):
-                known = deployments.get(request)
-                deployments[request] = changed(known, event, openings.get(machine, ()))
+                before_it = openings.get(machine, ())
+                now = changed(deployments.get(request), event, before_it)
+                deployments[request] = now
+                if before_it:
+                    openings[machine] = unused(before_it, now)
         self._keep_deployments(
             tx, [each for id_, each in deployments.items() if each != before.get(id_)]
         )

@@ -1,8 +1,9 @@
 """The live view: an entry a machine in the bucket ``imaging_live``, made from the site's events.
 
-Events change entries in memory at once, and one task brings what has changed to the bucket, so that
-a crowd of events costs few writes and a bus that is slow holds up nobody. What was not written when
-a monitor died is found again at the next start, in the events of the last two days.
+Every copy of the monitor follows the events itself, from those of the last two days on; so what one
+did not write before it died, another does. Events change entries in memory at once, and what has
+changed is brought to the bucket beside that: a crowd of events costs few writes. Copies do not
+overwrite each other, since each writes only over what it knows.
 """
 
 import asyncio
@@ -13,16 +14,16 @@ from typing import Final, TypeVar
 
 import nats.errors
 import nats.js.errors
-import structlog
 from msgspec import Struct
 from nats.js.kv import KeyValue
 
 from bus import subjects
-from bus.connection import Connection, backoff
-from bus.events import NO_MACHINE, Event, Kind, one_line, read
+from bus.connection import Connection
+from bus.event_stream import read
+from bus.events import NO_MACHINE, Event, Kind, one_line
 from bus.live import Live, Stage, live_decoder
 from bus.messages import encode
-from bus.waiting import end
+from services.monitor.part import Loop, Part, take_each
 
 _STAGES: Final[dict[Kind, Stage]] = {
     "portal_opened": "portal_opened",
@@ -59,11 +60,8 @@ _REMEMBERED: Final = 50_000
 _GATHERED: Final = 0.25
 """Seconds for which changes are gathered before they are written."""
 _WRITERS: Final = 16
-_TRIES: Final = 5
-"""Times that an entry is written before another copy's word for it is left alone."""
 _LEAVING: Final = 2.0
 _Value = TypeVar("_Value")
-_FAILURES: Final = (nats.errors.Error, OSError, TimeoutError)
 
 
 def after(entry: Live | None, event: Event) -> Live | None:
@@ -97,6 +95,7 @@ def after(entry: Live | None, event: Event) -> Live | None:
         stage=stage,
         since=known.since if known and known.stage == stage else _since(entry, event.at),
         item=_text(event, "item") or (known.item if known else None),
+        title=_text(event, "title") or (known.title if known else None),
         technician=event.technician or (known.technician if known else None),
         computer=computer,
         request=request,
@@ -123,44 +122,43 @@ class _Known(Struct):
     revision: int | None = None
 
 
-class LiveView:
-    """Keeps the bucket as the events say; a listener of the monitor."""
+class LiveView(Part):
+    """Keeps the bucket as the events say."""
 
     def __init__(self, connection: Connection, site: str) -> None:
+        super().__init__(
+            Loop("the live view", site, self._write_changes),
+            Loop("the reading of events for the live view", site, self._listen),
+        )
         self._connection = connection
         self._site = site
         self._known: dict[str, _Known] = {}
         self._heard: dict[str, None] = {}
-        self._early: list[Event] = []
         self._changed: dict[str, None] = {}
-        self._read = asyncio.Event()
+        self._caught_up = asyncio.Event()
         self._something = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._log = structlog.get_logger("monitor").bind(site=site, bucket=subjects.LIVE)
-
-    async def start(self) -> None:
-        """Begins to write, once the events of the last two days have been read."""
-        self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
         """Writes what is left, for two seconds at most, and writes no more."""
-        if self._task is None:
-            return
-        await end(self._task)
-        if not self._read.is_set():
-            return
-        with contextlib.suppress(*_FAILURES):
-            async with asyncio.timeout(_LEAVING):
-                await self._write_all()
+        await super().stop()
+        if self._caught_up.is_set():
+            with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+                async with asyncio.timeout(_LEAVING):
+                    await self._write_all()
 
-    async def heard(self, event: Event) -> None:
-        """Takes an event in, in the stream's order; one that was heard before changes nothing."""
-        if self._read.is_set():
-            self._take(event)
-        else:
-            self._early.append(event)
+    async def _listen(self) -> None:
+        events = read(
+            self._connection,
+            self._site,
+            since=datetime.now(UTC) - _KEPT,
+            kinds=tuple(_STAGES),
+            follow=True,
+            caught_up=self._caught_up.set,
+        )
+        await take_each(events, self._take)
 
     def _take(self, event: Event) -> None:
+        """Takes an event in; one that was heard before changes nothing."""
         if event.id in self._heard:
             return
         _remember(self._heard, event.id, None)
@@ -174,35 +172,12 @@ class LiveView:
         self._changed[event.machine] = None
         self._something.set()
 
-    async def _run(self) -> None:
-        attempt = 0
-        while True:
-            try:
-                if not self._read.is_set():
-                    await self._read_back()
-                await self._something.wait()
-                await asyncio.sleep(_GATHERED)
-                await self._write_all()
-                attempt = 0
-            except _FAILURES as error:
-                self._log.warning("the live view waits", error=type(error).__name__)
-                await asyncio.sleep(backoff(attempt))
-                attempt += 1
-            except Exception:  # noqa: BLE001 (whatever went wrong, it is tried again)
-                self._log.exception("the live view waits")
-                await asyncio.sleep(backoff(attempt))
-                attempt += 1
-
-    async def _read_back(self) -> None:
-        since = datetime.now(UTC) - _KEPT
-        events = read(self._connection, self._site, since=since, kinds=tuple(_STAGES))
-        async with contextlib.aclosing(events):
-            async for event in events:
-                self._take(event)
-        for event in self._early:
-            self._take(event)
-        self._early.clear()
-        self._read.set()
+    async def _write_changes(self) -> None:
+        # Before that, what is known here may be long past.
+        await self._caught_up.wait()
+        await self._something.wait()
+        await asyncio.sleep(_GATHERED)
+        await self._write_all()
 
     async def _write_all(self) -> None:
         bucket = await self._connection.jetstream().key_value(subjects.LIVE)
@@ -212,31 +187,31 @@ class LiveView:
         self._something.clear()
 
     async def _write(self, bucket: KeyValue, machine: str) -> None:
-        key = subjects.site_key(self._site, machine)
-        known = self._known.get(machine)
-        for _ in range(_TRIES):
-            if known is None or await _brought(bucket, key, known):
-                break
-        self._changed.pop(machine, None)
+        # An event that comes meanwhile puts it back.
+        del self._changed[machine]
+        written = False
+        try:
+            known = self._known.get(machine)
+            key = subjects.site_key(self._site, machine)
+            written = known is None or await _brought(bucket, key, known)
+        finally:
+            if not written:
+                self._changed[machine] = None
 
 
 async def _brought(bucket: KeyValue, key: str, known: _Known) -> bool:
-    """Brings an entry to the bucket unless another copy is ahead; False if it is to be tried again.
-
-    That is so where another copy wrote in the same moment, or an event came meanwhile.
-    """
+    """Brings an entry to the bucket unless another copy is ahead; False if one wrote meanwhile."""
     if known.revision is None:
         stands, known.revision = await _stored(bucket, key)
         if stands and newer(stands, known.live) == stands:
             known.live = stands
             return True
-    written = known.live
     try:
-        known.revision = await bucket.update(key, encode(written), last=known.revision)
+        known.revision = await bucket.update(key, encode(known.live), last=known.revision)
     except nats.js.errors.KeyWrongLastSequenceError:
         known.revision = None
         return False
-    return known.live is written
+    return True
 
 
 async def _stored(bucket: KeyValue, key: str) -> tuple[Live | None, int]:

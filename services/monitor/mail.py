@@ -12,30 +12,29 @@ is told from then on, and of the last ten minutes.
 """
 
 import asyncio
-import os
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
-import nats.errors
 import nats.js.errors
 import structlog
 from msgspec import Struct
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.kv import KeyValue
 
 from bus import subjects
-from bus.connection import Connection, backoff
-from bus.events import Event, event_decoder
+from bus.connection import Connection
+from bus.event_stream import BATCH, read, reader
+from bus.events import Kind
 from bus.messages import Time, encode
 from bus.options import Options
-from bus.waiting import end
+from bus.pulling import first_since
+from services.monitor.credentials import Credentials
 from services.monitor.digest import Rejections, digest
 from services.monitor.metrics import MailMetrics
-from services.monitor.positions import first_since
-from services.monitor.smtp import MailError, MailServer, credentials, mail_server, send
+from services.monitor.part import Loop, Part, take_each
+from services.monitor.smtp import MailError, MailServer, mail_server, send
 
 INTERVAL: Final = timedelta(minutes=1)
 """From the sending of one mail to that of the next."""
@@ -46,15 +45,13 @@ MOST: Final = 10_000
 PATIENCE: Final = 30.0
 """Seconds that a mail server gets; less than the interval, in which no other copy sends."""
 
-_KIND: Final = "request_rejected"
+_KIND: Final[Kind] = "request_rejected"
 _LOOK_BACK: Final = timedelta(minutes=10)
 _COLLECTING: Final = 5.0
 """Seconds from a rejection to its mail, in which others may join it."""
 _LOOK: Final = 60.0
-"""Seconds after which a copy looks by itself: the one that heard of a rejection may be dead, the
+"""Seconds after which a copy looks by itself: the one that set out to send a mail may be dead, the
 options may be others."""
-_BATCH: Final = 500
-_TIMEOUT: Final = 5.0
 
 
 class Mailed(Struct, frozen=True, kw_only=True):
@@ -81,7 +78,7 @@ class _Setup(Struct, frozen=True, kw_only=True):
     recipients: tuple[str, ...]
 
 
-class Mailer:
+class Mailer(Part):
     """Mails a site's rejected requests to its operators until it is stopped."""
 
     def __init__(
@@ -93,7 +90,7 @@ class Mailer:
         *,
         bucket: str,
         trust: ssl.SSLContext | None = None,
-        environment: Mapping[str, str] = os.environ,
+        known: Credentials | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         collecting: float = _COLLECTING,
         patience: float = PATIENCE,
@@ -108,12 +105,17 @@ class Mailer:
             metrics: counts the mails.
             bucket: where it stands how far operators have been told.
             trust: the authorities that are believed, else the system's.
-            environment: holds the credentials, if any.
+            known: the credentials to sign in with, if any.
             now: the clock.
             collecting: seconds from a rejection to its mail.
             patience: seconds that the mail server gets.
             most: rejected requests that one mail tells of.
         """
+        super().__init__(
+            Loop("mail", site, self._look),
+            Loop("the reading of events for mail", site, self._listen),
+        )
+        self._connection = connection
         self._stream = connection.jetstream()
         self._site = site
         self._options = options
@@ -121,29 +123,16 @@ class Mailer:
         self._bucket = bucket
         self._key = subjects.site_key(site, "mail")
         self._trust = trust or ssl.create_default_context()
-        self._known = credentials(environment)
+        self._known = known
         self._now = now
         self._collecting = collecting
         self._patience = patience
         self._most = most
         self._tried: _Setup | None = None
+        self._wait = 0.0
+        """Seconds until the next look."""
         self._rejected = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
         self._log = structlog.get_logger("mail").bind(site=site)
-
-    async def start(self) -> None:
-        """Begins; what was rejected while no monitor ran is mailed now."""
-        self._task = asyncio.create_task(self._work())
-
-    async def stop(self) -> None:
-        """Sends no more; what is not mailed is so when a monitor runs again."""
-        if self._task:
-            await end(self._task)
-
-    async def heard(self, event: Event) -> None:
-        """Takes note of a rejection; it holds up nothing."""
-        if event.kind == _KIND:
-            self._rejected.set()
 
     async def tell(self) -> float | None:
         """Mails what is to be mailed now; the seconds until more can be, None when all is told.
@@ -187,20 +176,20 @@ class Mailer:
         await self._keep(bucket, Mailed(through=through, at=now), revision)
         return INTERVAL.total_seconds() if more else None
 
-    async def _work(self) -> None:
-        wait: float | None = 0.0
-        attempt = 0
-        while True:
-            if await self._woken(_LOOK if wait is None else min(wait, _LOOK)):
-                await asyncio.sleep(self._collecting)
-            self._rejected.clear()
-            try:
-                wait = await self.tell()
-                attempt = 0
-            except (nats.errors.Error, OSError, TimeoutError) as error:
-                self._log.warning("what is to be mailed cannot be read", error=type(error).__name__)
-                wait = backoff(attempt)
-                attempt += 1
+    async def _listen(self) -> None:
+        events = read(
+            self._connection, self._site, since=datetime.now(UTC), kinds=(_KIND,), follow=True
+        )
+        await take_each(events, lambda _rejection: self._rejected.set())
+
+    async def _look(self) -> None:
+        # If it fails, it is done at once when it can be.
+        wait, self._wait = self._wait, 0.0
+        if await self._woken(wait):
+            await asyncio.sleep(self._collecting)
+        self._rejected.clear()
+        wait_more = await self.tell()
+        self._wait = _LOOK if wait_more is None else min(wait_more, _LOOK)
 
     async def _woken(self, seconds: float) -> bool:
         try:
@@ -230,36 +219,13 @@ class Mailer:
 
     async def _read(self, after: int) -> tuple[Rejections, int, bool]:
         """What was rejected since, the last sequence of it, and whether there is more."""
-        config = ConsumerConfig(
-            filter_subject=subjects.event(self._site, kind=_KIND),
-            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
-            opt_start_seq=after + 1,
-            ack_policy=AckPolicy.NONE,
-            inactive_threshold=_LOOK,
-            mem_storage=True,
-            num_replicas=1,
-        )
-        rejections, through, left = Rejections(), after, 0
-        made = await self._stream.add_consumer(subjects.EVENTS, config)
-        try:
-            left = made.num_pending or 0
-            if left:
-                pulling = await self._stream.pull_subscribe_bind(made.name, subjects.EVENTS)
-                try:
-                    room = self._most
-                    while left and room:
-                        batch = await pulling.fetch(min(left, room, _BATCH), _TIMEOUT)
-                        for message in batch:
-                            through = message.metadata.sequence.stream
-                            left = message.metadata.num_pending
-                            if event := _event(message.data):
-                                rejections.add(event)
-                        room -= len(batch)
-                finally:
-                    await pulling.unsubscribe()
-        finally:
-            await self._stream.delete_consumer(subjects.EVENTS, made.name)
-        return rejections, through, left > 0
+        rejections = Rejections()
+        async with reader(self._connection, self._site, after=after, kinds=(_KIND,)) as events:
+            while events.pending and rejections.count < self._most:
+                room = min(self._most - rejections.count, BATCH)
+                for _, event in await events.batch(room):
+                    rejections.add(event)
+            return rejections, events.position, events.pending > 0
 
     async def _send(self, setup: _Setup, rejections: Rejections, claim: Mailed) -> bool:
         log = self._log.bind(server=setup.server.host, rejections=rejections.count)
@@ -306,11 +272,4 @@ def _mailed(entry: KeyValue.Entry | None) -> Mailed | None:
     try:
         return msgspec.json.decode(entry.value or b"", type=Mailed) if entry else None
     except msgspec.DecodeError:
-        return None
-
-
-def _event(data: bytes) -> Event | None:
-    try:
-        return event_decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
         return None

@@ -2,13 +2,15 @@
 
 The numbers of deployments and events are those of the history database, so that a monitor that
 starts again goes on where the one before it stopped. Only the copy that holds the history tells
-them: sums over copies are right.
+them, and no longer than it is known to hold it: sums over copies are right.
 """
 
+import time
 from collections.abc import Iterator, Mapping
 from typing import Final, Literal, get_args
 
 from msgspec import Struct
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -26,6 +28,7 @@ _NO_EVENTS: Final[Mapping[str, int]] = dict.fromkeys(get_args(Kind), 0)
 class _Shown(Struct, frozen=True):
     totals: Totals | None = None
     lag: int | None = None
+    until: float = 0.0
 
 
 class HistoryMetrics(Collector):
@@ -36,13 +39,16 @@ class HistoryMetrics(Collector):
         self._shown = _Shown()
         registry.register(self)
 
-    def show(self, totals: Totals, lag: int) -> None:
-        """These are the totals now, and so many events are not applied yet."""
-        self._shown = _Shown(totals, lag)
+    def show(self, totals: Totals, lag: int, until: float) -> None:
+        """These are the totals now, and so many events are not applied yet.
+
+        From ``until`` on, by the monotonic clock, another copy may show them.
+        """
+        self._shown = _Shown(totals, lag, until)
 
     def lags(self, lag: int) -> None:
         """So many events are not applied yet."""
-        self._shown = _Shown(self._shown.totals, lag)
+        self._shown = replace(self._shown, lag=lag)
 
     def hide(self) -> None:
         """Another copy tells them."""
@@ -64,7 +70,7 @@ class HistoryMetrics(Collector):
             "Events that the history does not hold yet.",
             labels=["site"],
         )
-        if shown.totals:
+        if shown.totals and time.monotonic() < shown.until:
             for outcome, total in shown.totals.deployments.items():
                 deployments.add_metric([self._site, outcome], total)
             for kind, total in {**_NO_EVENTS, **shown.totals.events}.items():

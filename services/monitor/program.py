@@ -2,36 +2,28 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Protocol
 
 from bus import subjects
 from bus.events import EventLog
 from express.database import Database
 from services.database import DatabaseMetrics, sign_of_life
+from services.monitor.credentials import Credentials
 from services.monitor.follower import Follower
 from services.monitor.history import History
 from services.monitor.live import LiveView
 from services.monitor.mail import Mailer
 from services.monitor.metrics import HistoryMetrics, MailMetrics
+from services.monitor.part import Part
 from services.monitor.progress import Progress
 from services.monitor.retention import Retention
 from services.running import Program, Site
 
 
-class Part(Protocol):
-    """A part of the monitor that does its work until it is stopped."""
-
-    async def start(self) -> None:
-        """Begins."""
-
-    async def stop(self) -> None:
-        """Ends, and returns when it has ended."""
-
-
-def program(dsn: str, history_dsn: str) -> Program:
+def program(dsn: str, history_dsn: str, mail: Credentials | None = None) -> Program:
     """The monitor of the deployment server behind ``dsn``, which keeps history at ``history_dsn``.
 
-    Both are ODBC connection strings; a history in a SQLite file is made if it is not there.
+    Both are ODBC connection strings; a history in a SQLite file is made if it is not there. It
+    signs in to the mail server as ``mail`` says.
     """
 
     @asynccontextmanager
@@ -45,9 +37,11 @@ def program(dsn: str, history_dsn: str) -> Program:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(database.close)
             stack.push_async_callback(kept.close)
-            for part in _parts(site, database, kept):
+            for part in _parts(site, database, kept, mail):
                 stack.push_async_callback(part.stop)
                 await part.start()
+                for loop in part.loops:
+                    site.health.needs(loop.name, loop.check)
             await service.start()
             yield
             await service.leave()
@@ -55,17 +49,22 @@ def program(dsn: str, history_dsn: str) -> Program:
     return serving
 
 
-def _parts(site: Site, database: Database, kept: Database) -> list[Part]:
+def _parts(site: Site, database: Database, kept: Database, mail: Credentials | None) -> list[Part]:
     """What the monitor is made of, in the order in which it is started."""
     connection, name = site.connection, site.name
     history = History(kept, name)
-    live = LiveView(connection, name)
     mails = MailMetrics(site.registry, name)
-    mailer = Mailer(connection, name, lambda: site.options.current, mails, bucket=subjects.MAILED)
     return [
-        live,
-        mailer,
-        Follower(connection, name, history, HistoryMetrics(site.registry, name), [live, mailer]),
+        LiveView(connection, name),
+        Mailer(
+            connection,
+            name,
+            lambda: site.options.current,
+            mails,
+            bucket=subjects.MAILED,
+            known=mail,
+        ),
+        Follower(connection, name, history, HistoryMetrics(site.registry, name)),
         Progress(connection, name, database, EventLog(connection, name)),
         Retention(connection, name, lambda: site.options.current, database, history.forget),
     ]

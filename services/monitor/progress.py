@@ -7,7 +7,6 @@ row, so that two copies that see the same change tell it once.
 """
 
 import asyncio
-import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,11 +16,11 @@ from typing import Final
 import structlog
 
 from bus.connection import Connection
-from bus.events import EventLog, NotKeptError, read
-from bus.problems import Problem
-from bus.waiting import end
-from express.database import Database, WriteConflict
+from bus.event_stream import read
+from bus.events import Event, EventLog
+from express.database import Database
 from express.progress import JobRow, read_rows, read_scheduled
+from services.monitor.part import Loop, Part, take_each
 from services.monitor.underway import (
     KINDS,
     Deployment,
@@ -33,13 +32,11 @@ from services.monitor.underway import (
 )
 
 _EVERY: Final = 2.0
-_LONGEST: Final = 30.0
-"""Seconds between two looks while the database or the bus does not answer."""
 _MARGIN: Final = timedelta(days=7)
 """How far the clocks of who records a request and who tells of it may differ."""
 
 
-class Progress:
+class Progress(Part):
     """Looks at the rows of all deployments that are under way, with one query each time."""
 
     def __init__(
@@ -52,6 +49,10 @@ class Progress:
         every: float = _EVERY,
     ) -> None:
         """Looks ``every`` so many seconds, and not at all while nothing is under way."""
+        super().__init__(
+            Loop("the following of jobs", site, self._look),
+            Loop("the reading of events for the following of jobs", site, self._listen),
+        )
         self._connection = connection
         self._site = site
         self._database = database
@@ -60,22 +61,12 @@ class Progress:
         self._underway = Underway()
         self._something = asyncio.Event()
         self._caught_up = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
         self._log = structlog.get_logger("monitor").bind(site=site)
 
     @property
     def following(self) -> int:
         """How many deployments are under way."""
         return len(self._underway.deployments)
-
-    async def start(self) -> None:
-        """Begins to follow, once all that has been told is known."""
-        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._look())]
-
-    async def stop(self) -> None:
-        """Follows no longer."""
-        for task in self._tasks:
-            await end(task)
 
     async def _listen(self) -> None:
         events = read(
@@ -85,30 +76,19 @@ class Progress:
             follow=True,
             caught_up=self._caught_up.set,
         )
-        async with contextlib.aclosing(events):
-            async for event in events:
-                try:
-                    self._underway.heard(event)
-                except Exception:  # noqa: BLE001 (one odd event must not end the following)
-                    self._log.exception("an event cannot be followed", id=event.id)
-                if self._underway.deployments:
-                    self._something.set()
+        await take_each(events, self._take)
+
+    def _take(self, event: Event) -> None:
+        self._underway.heard(event)
+        if self._underway.deployments:
+            self._something.set()
 
     async def _look(self) -> None:
-        failures = 0
+        # Before that, it is not known what has been told.
         await self._caught_up.wait()
-        while True:
-            await self._something.wait()
-            try:
-                await self._poll()
-                failures = 0
-            except (Problem, WriteConflict, NotKeptError) as error:
-                failures += 1
-                self._log.warning("progress cannot be followed", why=str(error))
-            except Exception:  # noqa: BLE001 (whatever went wrong, it is looked at again)
-                failures += 1
-                self._log.exception("progress cannot be followed")
-            await asyncio.sleep(min(self._every * 2.0 ** min(failures, 10), _LONGEST))
+        await self._something.wait()
+        await self._poll()
+        await asyncio.sleep(self._every)
 
     async def _poll(self) -> None:
         deployments = list(self._underway.deployments.values())

@@ -11,6 +11,7 @@ monitor. Any number of copies may do all this; what is done twice is done once.
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -26,10 +27,10 @@ from bus import subjects
 from bus.connection import Connection
 from bus.options import DEFAULTS, Options, assemble
 from bus.problems import Problem
-from bus.waiting import end
+from bus.pulling import first_since
 from express.database import Database, WriteConflict
 from express.schedules import forget_records
-from services.monitor.positions import first_since
+from services.monitor.part import Loop, Part
 
 RECORDS_KEPT: Final = timedelta(days=30)
 """How long the record of a request is kept at least."""
@@ -54,7 +55,7 @@ Forget = Callable[[datetime, datetime], Awaitable[object]]
 stream has no more: those from before another (`History.forget`)."""
 
 
-class Retention:
+class Retention(Part):
     """Removes what is old, every day and when the options say so, until it is stopped."""
 
     def __init__(
@@ -83,6 +84,7 @@ class Retention:
             look: seconds after which a changed option is seen.
             patience: seconds that the bus gets for an answer; it may have much to remove.
         """
+        super().__init__(Loop("the removal of what is old", site, self._look))
         self._stream = connection.jetstream(timeout=patience)
         self._site = site
         self._options = options
@@ -90,18 +92,16 @@ class Retention:
         self._forget_history = forget_history
         self._now = now
         self._soon = soon
-        self._look = look
-        self._task: asyncio.Task[None] | None = None
+        self._rhythm = look
+        self._due = 0.0
+        self._swept = self._limits()
         self._log = structlog.get_logger("retention").bind(site=site)
 
     async def start(self) -> None:
         """Begins, soon."""
-        self._task = asyncio.create_task(self._work())
-
-    async def stop(self) -> None:
-        """Removes no more; what is half removed is removed next time."""
-        if self._task:
-            await end(self._task)
+        self._due = time.monotonic() + random.uniform(0, self._soon)  # noqa: S311 (no secret)
+        self._swept = self._limits()
+        await super().start()
 
     async def sweep(self) -> bool:
         """Removes what is old now; whether all of it was possible. The log says what was not."""
@@ -130,15 +130,11 @@ class Retention:
         ]
         return all(done)
 
-    async def _work(self) -> None:
-        clock = asyncio.get_running_loop().time
-        due = clock() + random.uniform(0, self._soon)  # noqa: S311 (it need not be secret)
-        swept = self._limits()
-        while True:
-            await asyncio.sleep(self._look)
-            if clock() >= due or self._limits() != swept:
-                swept = self._limits()
-                due = clock() + (_EVERY if await self.sweep() else _AGAIN)
+    async def _look(self) -> None:
+        await asyncio.sleep(self._rhythm)
+        if time.monotonic() >= self._due or self._limits() != self._swept:
+            self._swept = self._limits()
+            self._due = time.monotonic() + (_EVERY if await self.sweep() else _AGAIN)
 
     def _limits(self) -> tuple[int, int]:
         options = self._options()

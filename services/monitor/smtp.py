@@ -4,16 +4,14 @@ import asyncio
 import re
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from email.message import EmailMessage
 from typing import Final
 
 import aiosmtplib
 from msgspec import Struct
 
-USER: Final = "IMAGEINVOKER_MAIL_USER"
-PASSWORD: Final = "IMAGEINVOKER_MAIL_PASSWORD"  # noqa: S105 (the name of a variable)
-"""The environment variables that hold the credentials, where the mail server wants some."""
+from services.monitor.credentials import Credentials
 
 _STARTTLS_PORT: Final = 587
 _TLS_PORT: Final = 465
@@ -36,16 +34,6 @@ class MailServer(Struct, frozen=True, kw_only=True):
     tls: bool
 
 
-class Credentials(Struct, frozen=True, kw_only=True):
-    """Who hands mail in; it does not show where it is printed."""
-
-    user: str
-    password: str
-
-    def __repr__(self) -> str:
-        return f"Credentials(user={self.user!r}, password=...)"
-
-
 def mail_server(text: str) -> MailServer:
     """The server that ``HOST[:PORT]``, ``smtp://HOST[:PORT]`` or ``smtps://HOST[:PORT]`` names.
 
@@ -58,12 +46,6 @@ def mail_server(text: str) -> MailServer:
     tls = (match["scheme"] or "").lower() == "smtps"
     port = int(match["port"] or (_TLS_PORT if tls else _STARTTLS_PORT))
     return MailServer(host=match["v6"] or match["host"], port=port, tls=tls)
-
-
-def credentials(environment: Mapping[str, str]) -> Credentials | None:
-    """What the environment says, None where it does not hold both."""
-    user, password = environment.get(USER), environment.get(PASSWORD)
-    return Credentials(user=user, password=password) if user and password else None
 
 
 async def send(

@@ -64,6 +64,16 @@ TABLES: Final = {
         """,
         "CREATE INDEX ii_deployment_day ON ii_deployment (site, day)",
     ),
+    "ii_item": (
+        """
+        CREATE TABLE ii_item (
+            site {varchar}(32) NOT NULL,
+            item {varchar}(32) NOT NULL,
+            title {varchar}(256) NOT NULL,
+            PRIMARY KEY (site, item)
+        )
+        """,
+    ),
     "ii_rollup": (
         """
         CREATE TABLE ii_rollup (
@@ -97,11 +107,13 @@ TABLES: Final = {
 }
 """The statements that make each table.
 
-``ii_monitor``     how far each site's events are applied (``position``) and told to listeners
-                   (``told``), of which stream, and which copy of the monitor does it
+``ii_monitor``     how far each site's events are applied (``position``), of which stream, and which
+                   copy of the monitor does it; ``told`` is 0 and stands for nothing: databases that
+                   an earlier version has made have the column too
 ``ii_heard``       the events that have been counted, by a hash of their ids
-``ii_opening``     the last openings of each machine's portal
+``ii_opening``     the last openings of each machine's portal that no deployment has begun with
 ``ii_deployment``  single deployments; times are milliseconds since 1970, UTC
+``ii_item``        what each item was called when it was picked last
 ``ii_rollup``      deployments by day, item, technician and duration; the key is a hash of these, so
                    that no server's idea of equal texts matters
 ``ii_total``       all events by kind, all deployments by outcome

@@ -27,6 +27,8 @@ Ending = Literal["succeeded", "failed", "replaced", "removed"]
 """How a deployment ends: ``replaced`` by a later request's jobs, or its rows ``removed`` by others.
 """
 
+_IDS: Final = range(2**63)
+"""What can be the id of a row: a database refuses a query for any other."""
 _ENDED: Final = 50_000
 """Deployments whose end is remembered, so that nothing brings them back."""
 
@@ -172,7 +174,7 @@ def _deployment(event: Event, request: str) -> Deployment | None:
     item = event.details.get("item")
     if not (isinstance(first, int) and isinstance(last, int) and isinstance(jobs, int)):
         return None
-    if event.computer is None:
+    if event.computer is None or not all(id_ in _IDS for id_ in (first, last, event.computer.id)):
         return None
     return Deployment(
         request=request,

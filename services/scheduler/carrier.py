@@ -20,12 +20,13 @@ from bus.messages import Outcome, Request, decoder, encode
 from bus.problems import RETRIABLE, Problem
 from express.database import Database, WriteConflict
 from express.layout_cache import LayoutCache
+from express.together import Together
 from services.admission import Admission
 from services.running import Site
-from services.scheduler.carrying import Order, reject
+from services.scheduler.carrying import carry_out, reject
 from services.scheduler.failures import Failures
+from services.scheduler.plan import Order
 from services.scheduler.telling import Teller, last_kept
-from services.scheduler.together import Together
 
 WORKERS: Final = 16
 """Requests that one copy sees through side by side: carried out, told of, acknowledged."""
@@ -60,7 +61,11 @@ class Carrier:
         self._admission = admission
         self._teller = Teller(site.connection, site.name, events)
         self._stream: JetStreamContext = site.connection.jetstream()
-        self._together = Together(database, layouts, turns)
+        self._carrying: Together[Order[Request], Outcome] = Together(
+            database,
+            lambda tx, orders: carry_out(tx, layouts.layout(tx), site.name, orders),
+            turns=turns,
+        )
         self._workers: list[asyncio.Task[None]] = []
         self._fetching: set[asyncio.Task[list[Msg]]] = set()
         self._bugs = Failures()
@@ -87,6 +92,7 @@ class Carrier:
         """Takes no more requests and ends those under way."""
         self._stopping.set()
         await asyncio.gather(*self._workers)
+        await self._carrying.close()
 
     async def _work(self) -> None:
         attempt = 0
@@ -211,7 +217,7 @@ class Carrier:
             # By the rules as they are now, not as they were when it was accepted.
             rights = self._admission.rights(request.protection, request.technician)
             order = Order(request, self._site.options.current, rights)
-            outcome = await self._together.carry_out(order)
+            outcome = await self._carrying.ask(order)
         except WriteConflict:
             raise
         except Problem as problem:

@@ -1,57 +1,67 @@
-"""Carries one accepted request out: all of it, or nothing, and only once."""
+"""Carries accepted requests out: all of each, or nothing, and only once."""
 
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Literal
 
-from msgspec import Struct
-
-from bus.access import Rights
 from bus.machines import machine_key
-from bus.messages import ComputerRef, JobRef, Outcome, Request, ScheduledComputer, decoder, encode
-from bus.options import Options
+from bus.messages import JobRef, Outcome, Request, ScheduledComputer, decoder, encode
 from bus.problems import Problem
 from express import computers, schedules
-from express.database import Database, Transaction
+from express.computers import Newcomer
+from express.database import Database, Transaction, WriteConflict
 from express.progress import rows_of
-from express.schedules import Record
+from express.schedules import Record, Wanted, in_database_clock
 from express.schema import Layout
-from services.scheduler.plan import NewComputer, Plan, make_plan, require_free_name
+from services.scheduler.plan import (
+    NewComputer,
+    Order,
+    Plan,
+    make_plans,
+    new_names,
+    with_free_names,
+)
 
 _outcome = decoder(Outcome)
 
 
-class Order(Struct, frozen=True):
-    """A request, and the options and rights by which it is to be carried out."""
+def carry_out(
+    tx: Transaction, layout: Layout, site: str, orders: Sequence[Order[Request]]
+) -> list[Outcome | Exception]:
+    """What has become of each request; if it was carried out before, what became of it then.
 
-    request: Request
-    options: Options
-    rights: Rights
-
-
-def carry_out(tx: Transaction, layout: Layout, order: Order) -> Outcome:
-    """What has become of the request; if it was carried out before, what became of it then.
+    A problem says why a request cannot be carried out, and a `WriteConflict` that another must be
+    first; nothing is written of these. The requests are those of different machines.
 
     Raises:
-        Problem: why the request cannot be carried out.
         WriteConflict: another transaction was in the way.
     """
-    request = order.request
-    machine = machine_key(request.machine)
-    schedules.lock(tx, f"machine:{machine}")
-    record = schedules.recorded(tx, request.request_id)
-    if record:
-        outcome = outcome_of(record)
-    else:
-        plan = make_plan(tx, layout, request, order.options, request.site, order.rights)
-        outcome = _write(tx, layout, plan, request)
-        _record(tx, request, machine, "scheduled", outcome)
-    schedules.unlock(tx, f"machine:{machine}")
-    return outcome
+    locks = _Locks(tx)
+    locks.take(_machine_lock(order.wish) for order in orders)
+    records = schedules.recorded(tx, [order.wish.request_id for order in orders])
+    fresh = [order for order in orders if order.wish.request_id not in records]
+    plans = make_plans(tx, layout, site, fresh) if fresh else []
+    # Two machines may want one name at once: whoever comes second sees that it is taken.
+    locks.take(f"name:{name.lower()}" for name in new_names(plans))
+    plans = with_free_names(tx, plans)
+    ended: dict[str, Outcome | Exception] = {id_: outcome_of(r) for id_, r in records.items()}
+    todo: list[tuple[Request, Plan]] = []
+    for order, each in zip(fresh, _one_of_a_kind(plans), strict=True):
+        if isinstance(each, Plan):
+            todo.append((order.wish, each))
+        else:
+            ended[order.wish.request_id] = each
+    # A machine that is known by two keys, as by its UUID and by its serial number, has two locks.
+    locks.take(f"computer:{plan.computer.id}" for _, plan in todo if plan.computer)
+    outcomes = _write(tx, layout, todo)
+    schedules.record(tx, [_record(request, outcomes[request.request_id]) for request, _ in todo])
+    locks.let_go()
+    ended |= outcomes
+    return [ended[order.wish.request_id] for order in orders]
 
 
 async def reject(database: Database, request: Request, problem: Problem) -> Outcome:
     """Records that a request cannot be carried out, unless it has been."""
-    machine = machine_key(request.machine)
     rejected = Outcome(
         request_id=request.request_id,
         state="rejected",
@@ -59,12 +69,13 @@ async def reject(database: Database, request: Request, problem: Problem) -> Outc
         problem=problem.body(),
     )
 
-    def do(transaction: Transaction) -> Outcome:
-        schedules.lock(transaction, f"machine:{machine}")
-        record = schedules.recorded(transaction, request.request_id)
+    def do(tx: Transaction) -> Outcome:
+        locks = _Locks(tx)
+        locks.take([_machine_lock(request)])
+        record = schedules.recorded(tx, [request.request_id]).get(request.request_id)
         if record is None:
-            _record(transaction, request, machine, "rejected", rejected)
-        schedules.unlock(transaction, f"machine:{machine}")
+            schedules.record(tx, [_record(request, rejected)])
+        locks.let_go()
         return outcome_of(record) if record else rejected
 
     return await database.transact(do)
@@ -75,42 +86,83 @@ def outcome_of(record: Record) -> Outcome:
     return _outcome.decode(record.outcome)
 
 
-def _write(transaction: Transaction, layout: Layout, plan: Plan, request: Request) -> Outcome:
-    name_lock = f"name:{plan.name.lower()}"
-    if plan.new_name:
-        # Two machines may want one name at once: whoever comes second sees that it is taken.
-        schedules.lock(transaction, name_lock)
-        require_free_name(transaction, plan)
-    match plan.target:
-        case NewComputer(group=group):
-            computer_id = computers.create(
-                transaction, layout, request.machine, plan.identity, plan.name, group
-            )
-        case ComputerRef(id=computer_id):
-            if plan.new_name:
-                computers.rename(transaction, computer_id, plan.name)
-    if plan.new_name:
-        schedules.unlock(transaction, name_lock)
-    # A machine that is known by two keys, as by its UUID and by its serial number, has two locks.
-    if plan.computer:
-        schedules.lock(transaction, f"computer:{computer_id}")
-    job_ids = [job.id for job in plan.jobs]
-    replaced = schedules.replace_pending(
-        transaction,
-        layout,
-        computer_id,
-        job_ids,
-        schedules.start_time(transaction, request.start_at),
-    )
-    rows = rows_of(transaction, layout, computer_id, job_ids)
-    if plan.computer:
-        schedules.unlock(transaction, f"computer:{computer_id}")
+class _Locks:
+    """The locks that a transaction holds."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+        self._held: set[str] = set()
+
+    def take(self, keys: Iterable[str]) -> None:
+        """Takes locks of one kind, in an order that is the same for everybody."""
+        new = set(keys)
+        schedules.lock(self._tx, new)
+        self._held |= new
+
+    def let_go(self) -> None:
+        """As the last thing before the commit."""
+        schedules.unlock(self._tx, self._held)
+
+
+def _one_of_a_kind(plans: Sequence[Plan | Problem]) -> Iterator[Plan | Problem | WriteConflict]:
+    """The plans, where two want the same computer or the same name only the first of them."""
+    names: set[str] = set()
+    ids: set[int] = set()
+    for each in plans:
+        if isinstance(each, Problem):
+            yield each
+        elif each.computer and each.computer.id in ids:
+            yield WriteConflict("another request for this computer is carried out first")
+        elif each.new_name and each.name.casefold() in names:
+            yield WriteConflict("another computer gets this name first")
+        else:
+            yield each
+            if each.new_name:
+                names.add(each.name.casefold())
+            if each.computer:
+                ids.add(each.computer.id)
+
+
+def _write(
+    tx: Transaction, layout: Layout, todo: Sequence[tuple[Request, Plan]]
+) -> dict[str, Outcome]:
+    """Creates and renames computers and schedules jobs; the outcomes by the requests' ids."""
+    if not todo:
+        return {}
+    created: dict[str, int] = {}
+    newcomers: defaultdict[int, list[Newcomer]] = defaultdict(list)
+    for request, plan in todo:
+        if isinstance(plan.target, NewComputer):
+            newcomer = Newcomer(request.machine, plan.identity, plan.name)
+            newcomers[plan.target.group].append(newcomer)
+        elif plan.new_name:
+            computers.rename(tx, plan.target.id, plan.name)
+    for group, machines in newcomers.items():
+        created |= computers.create(tx, layout, group, machines)
+    ids = [plan.computer.id if plan.computer else created[plan.name] for _, plan in todo]
+    jobs = {id_: [job.id for job in plan.jobs] for id_, (_, plan) in zip(ids, todo, strict=True)}
+    now = schedules.clock(tx)
+    wanted = [
+        Wanted(id_, jobs[id_], in_database_clock(request.start_at, now, datetime.now(UTC)))
+        for id_, (request, _) in zip(ids, todo, strict=True)
+    ]
+    replaced = schedules.replace_pending(tx, wanted)
+    rows = rows_of(tx, layout, jobs)
+    return {
+        request.request_id: _outcome_of(request, plan, id_, replaced.get(id_, 0), rows.get(id_))
+        for id_, (request, plan) in zip(ids, todo, strict=True)
+    }
+
+
+def _outcome_of(
+    request: Request, plan: Plan, id_: int, replaced: int, rows: tuple[int, int] | None
+) -> Outcome:
     old_name = plan.computer.name if plan.computer else None
     return Outcome(
         request_id=request.request_id,
         state="scheduled",
         computer=ScheduledComputer(
-            id=computer_id,
+            id=id_,
             name=plan.name,
             created=plan.computer is None,
             renamed_from=old_name if old_name != plan.name else None,
@@ -122,24 +174,19 @@ def _write(transaction: Transaction, layout: Layout, plan: Plan, request: Reques
     )
 
 
-def _record(
-    transaction: Transaction,
-    request: Request,
-    machine: str,
-    state: Literal["scheduled", "rejected"],
-    outcome: Outcome,
-) -> None:
-    schedules.record(
-        transaction,
-        Record(
-            request_id=request.request_id,
-            site=request.site,
-            machine=machine,
-            digest=request.digest,
-            state=state,
-            outcome=encode(outcome).decode(),
-            technician=request.technician,
-            item_id=request.item_id,
-            created_at=datetime.now(UTC).replace(tzinfo=None),
-        ),
+def _machine_lock(request: Request) -> str:
+    return f"machine:{machine_key(request.machine)}"
+
+
+def _record(request: Request, outcome: Outcome) -> Record:
+    return Record(
+        request_id=request.request_id,
+        site=request.site,
+        machine=machine_key(request.machine),
+        digest=request.digest,
+        state="rejected" if outcome.state == "rejected" else "scheduled",
+        outcome=encode(outcome).decode(),
+        technician=request.technician,
+        item_id=request.item_id,
+        created_at=datetime.now(UTC),
     )

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import hashlib
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 import nats.errors
 import nats.js.errors
 import structlog
+from msgspec import Struct
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
@@ -24,19 +26,34 @@ from express import schedules
 from express.database import Database, Transaction
 from express.layout_cache import LayoutCache
 from express.schedules import Record
+from express.together import Together
 from services.admission import Admission
 from services.patience import PATIENCE, within
 from services.running import Site
 from services.scheduler.carrying import outcome_of
-from services.scheduler.plan import Plan, make_plan, require_free_name
+from services.scheduler.plan import Order, Plan, make_plans, with_free_names
 
 WAIT: Final = 2.0
 """Seconds that an answer waits for the outcome before it says ``accepted``."""
+_TURNS: Final = 2
+"""Transactions of one kind side by side."""
 _LOOK_AGAIN: Final = 0.2
 """Seconds between two looks at a request that somebody else waits for already."""
 
 _outcome = decoder(Outcome)
 _request = decoder(Request)
+
+
+class _Question(Struct, frozen=True):
+    """A wish to be judged, and when it came."""
+
+    order: Order[Schedule]
+    at: datetime
+
+    @property
+    def is_late(self) -> bool:
+        start_at = self.order.wish.start_at
+        return start_at is not None and start_at <= self.at
 
 
 class Intake:
@@ -51,8 +68,13 @@ class Intake:
         events: EventLog,
     ) -> None:
         self._site = site
-        self._database = database
         self._layouts = layouts
+        self._judging: Together[_Question, Record | Plan] = Together(
+            database, self._judge_all, turns=_TURNS
+        )
+        self._recording: Together[str, Record | None] = Together(
+            database, _records, turns=_TURNS
+        )
         self._admission = admission
         self._events = events
         self._stream: JetStreamContext = site.connection.jetstream()
@@ -63,6 +85,11 @@ class Intake:
     async def start(self) -> None:
         """Listens for outcomes; whoever carries a request out tells the copy that took it in."""
         await self._site.connection.subscribe(f"{self._inbox}.*", cb=self._told)
+
+    async def stop(self) -> None:
+        """Asks the database nothing any more."""
+        await self._judging.close()
+        await self._recording.close()
 
     async def schedule(self, asked: Schedule, caller: Caller) -> Outcome:
         """Takes a request in and waits a moment for what becomes of it.
@@ -142,20 +169,22 @@ class Intake:
     async def _judge(self, asked: Schedule, rights: Rights, now: datetime) -> Record | Plan:
         """The record of a request that is done; of another the plan, if nothing is against it."""
         options = self._site.options.current
-
-        def judge(transaction: Transaction) -> Record | Plan:
-            record = schedules.recorded(transaction, asked.request_id)
-            if record:
-                return record
-            if asked.start_at and asked.start_at <= now:
-                raise Problem("bad_request", "The time to start at has passed already.")
-            layout = self._layouts.layout(transaction)
-            plan = make_plan(transaction, layout, asked, options, self._site.name, rights)
-            require_free_name(transaction, plan)
-            return plan
-
+        question = _Question(Order(asked, options, rights), now)
         async with within(PATIENCE):
-            return await self._database.transact(judge)
+            return await self._judging.ask(question)
+
+    def _judge_all(
+        self, tx: Transaction, questions: Sequence[_Question]
+    ) -> list[Record | Plan | Problem]:
+        orders = [each.order for each in questions]
+        records = schedules.recorded(tx, [order.wish.request_id for order in orders])
+        layout = self._layouts.layout(tx)
+        plans = with_free_names(tx, make_plans(tx, layout, self._site.name, orders))
+        late = Problem("bad_request", "The time to start at has passed already.")
+        return [
+            records.get(each.order.wish.request_id) or (late if each.is_late else plan)
+            for each, plan in zip(questions, plans, strict=True)
+        ]
 
     async def _tell_refused(
         self, asked: Schedule, machine: str, technician: str | None, problem: Problem
@@ -226,9 +255,7 @@ class Intake:
 
     async def _record_of(self, request_id: str) -> Record | None:
         async with within(PATIENCE):
-            return await self._database.transact(
-                lambda transaction: schedules.recorded(transaction, request_id)
-            )
+            return await self._recording.ask(request_id)
 
     async def _recorded(self, request_id: str, machine: str) -> Outcome | None:
         record = await self._record_of(request_id)
@@ -264,6 +291,11 @@ class Intake:
         for waiting in self._waiting.get(outcome.request_id, ()):
             if not waiting.done():
                 waiting.set_result(outcome)
+
+
+def _records(tx: Transaction, request_ids: Sequence[str]) -> list[Record | None]:
+    found = schedules.recorded(tx, set(request_ids))
+    return [found.get(each) for each in request_ids]
 
 
 def digest_of(asked: Schedule) -> str:

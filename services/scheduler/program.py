@@ -47,6 +47,7 @@ def program(dsn: str) -> Program:
             await queue.stop()
             # Questions that wait for an outcome need the carrier until they are answered.
             await carrier.stop()
+            await intake.stop()
             await admission.stop()
             await asking.close()
             await carrying.close()

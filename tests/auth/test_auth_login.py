@@ -1,6 +1,7 @@
 """Signing in, asked over a real bus."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -19,7 +20,8 @@ from bus import contract, subjects
 from bus.buckets import prepare
 from bus.caller import Caller
 from bus.connection import Connection, ask, connect
-from bus.events import EventLog
+from bus.event_stream import read
+from bus.events import Event, EventLog, Kind
 from bus.messages import Login, Session
 from bus.option_store import LiveOptions, OptionStore
 from bus.options import PASSWORD
@@ -277,6 +279,37 @@ async def test_a_burst_of_guesses_gets_at_most_three_looks_at_the_password(
     assert one.verified + two.verified == 3
     codes = [problem.code for problem in problems]
     assert (codes.count("login_failed"), codes.count("locked_out")) == (3, 47)
+
+
+async def test_a_lock_of_a_copy_that_died_is_told_of_once_by_those_who_meet_it(
+    bus: BusServer, connection: Connection, store: OptionStore
+) -> None:
+    await protect(store)
+    clock = Clock()
+    one, two = WatchedPasswords(), WatchedPasswords()
+    async with door(bus, store, one, clock), door(bus, store, two, clock):
+        for lock in range(2):
+            bucket = await connection.jetstream().key_value(subjects.TRIES)
+            died = Tries(bucket, "main", Limits, clock)
+            closed = [await (await died.take({"machine": KEY})).failed() for _ in range(3)]
+            assert len(closed[-1]) == 1
+            assert len(await locks_told(connection)) == lock
+            clock.now += 7
+            for _ in range(6):
+                assert (await refusal(connection, RIGHT)).code == "locked_out"
+            *_, told = await locks_told(connection)
+            assert (told.machine, told.details["locked"]) == (KEY, "machine")
+            assert told.details["seconds"] == 60 * 2**lock
+            assert len(await locks_told(connection)) == lock + 1
+            clock.now += 60 * 2**lock
+
+
+async def locks_told(connection: Connection) -> list[Event]:
+    """What has been told of locks."""
+    locked: Kind = "login_locked"
+    found = read(connection, "main", kinds=(locked,))
+    async with contextlib.aclosing(found):
+        return [event async for event in found]
 
 
 async def test_entry_is_unlocked_after_its_time(

@@ -1,7 +1,7 @@
 """Failed sign-ins are counted by the server, whatever copy is asked and whatever restarts."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import nats.errors
@@ -73,9 +73,17 @@ async def tries_of(connection: Connection, world: World, site: str = "main") -> 
     return Tries(bucket, site, lambda: world.limits, world.clock)
 
 
-async def wrong(tries: Tries, who: Mapping[Scope, str]) -> list[Lock]:
+Told = list[tuple[Scope, str, float]]
+
+
+def told(locks: Iterable[Lock]) -> Told:
+    """What is locked, and for how long."""
+    return [(lock.scope, lock.name, lock.retry_after) for lock in locks]
+
+
+async def wrong(tries: Tries, who: Mapping[Scope, str]) -> Told:
     """Signs in with a wrong password; the locks that this closes."""
-    return await (await tries.take(who)).failed()
+    return told(await (await tries.take(who)).failed())
 
 
 async def lock_machine(tries: Tries, machine: str = KEY) -> None:
@@ -115,11 +123,11 @@ async def counted_for(connection: Connection, key: str) -> Count:
 async def test_the_third_wrong_password_at_a_machine_locks_it_for_a_minute(
     tries: Tries, world: World
 ) -> None:
-    seen: list[tuple[int | None, list[Lock]]] = []
+    seen: list[tuple[int | None, Told]] = []
     for _ in range(3):
         attempt = await tries.take({"machine": KEY})
-        seen.append((attempt.left, await attempt.failed()))
-    assert seen == [(2, []), (1, []), (0, [Lock("machine", KEY, 60.0)])]
+        seen.append((attempt.left, told(await attempt.failed())))
+    assert seen == [(2, []), (1, []), (0, [("machine", KEY, 60.0)])]
     assert await wait_of(tries, {"machine": KEY}) == 60.0
     world.now += 59.5
     # Asking while it is locked does not lock it for longer.
@@ -133,9 +141,9 @@ async def test_each_further_lock_is_twice_as_long(tries: Tries, world: World) ->
     for _ in range(8):
         await wrong(tries, {"machine": KEY})
         await wrong(tries, {"machine": KEY})
-        (lock,) = await wrong(tries, {"machine": KEY})
-        lengths.append(lock.retry_after)
-        world.now += lock.retry_after
+        ((_, _, seconds),) = await wrong(tries, {"machine": KEY})
+        lengths.append(seconds)
+        world.now += seconds
     assert lengths == [60, 120, 240, 480, 960, 1920, LONGEST_LOCK, LONGEST_LOCK]
 
 
@@ -144,7 +152,7 @@ async def test_a_first_lock_longer_than_the_longest_does_not_grow(
 ) -> None:
     world.limits = Limits(machine=1, lock=7200)
     for _ in range(2):
-        assert await wrong(tries, {"machine": KEY}) == [Lock("machine", KEY, 7200)]
+        assert await wrong(tries, {"machine": KEY}) == [("machine", KEY, 7200)]
         world.now += 7200
 
 
@@ -202,9 +210,9 @@ async def test_ten_wrong_passwords_lock_an_account_at_every_machine_however_it_i
     for number in range(9):
         assert not await wrong(tries, {"machine": f"mac{number:012x}", "account": ANNA})
     locks = await wrong(tries, {"machine": KEY, "account": ANNA.upper() + " "})
-    assert locks == [Lock("account", ANNA, 60.0)]
+    assert locks == [("account", ANNA, 60.0)]
     problem = await refusal(tries, {"machine": OTHER, "account": ANNA})
-    assert problem.locks == locks
+    assert told(problem.locks) == locks
     assert problem.closed == []
     assert await left_of(tries, OTHER) == 3
     await tries.take({"machine": OTHER, "account": "berta"})
@@ -213,7 +221,7 @@ async def test_ten_wrong_passwords_lock_an_account_at_every_machine_however_it_i
 async def test_thirty_wrong_passwords_lock_an_address_for_every_account(tries: Tries) -> None:
     for number in range(29):
         assert not await wrong(tries, {"account": f"user{number}", "address": ADDRESS})
-    assert await wrong(tries, {"address": ADDRESS}) == [Lock("address", ADDRESS, 60.0)]
+    assert await wrong(tries, {"address": ADDRESS}) == [("address", ADDRESS, 60.0)]
     await refusal(tries, WHOLE)
     await tries.take({**WHOLE, "address": "192.0.2.1"})
 
@@ -226,7 +234,7 @@ async def test_a_good_sign_in_forgets_machine_and_account_but_not_the_address(
         await wrong(tries, WHOLE)
         world.now += 60
         await (await tries.take(WHOLE)).succeeded()
-    assert await wrong(tries, WHOLE) == [Lock("address", ADDRESS, 60.0)]
+    assert await wrong(tries, WHOLE) == [("address", ADDRESS, 60.0)]
 
 
 async def test_withdrawn_tries_cost_nothing(tries: Tries, world: World) -> None:
@@ -246,7 +254,7 @@ async def test_the_longest_of_several_locks_is_told(tries: Tries, world: World) 
     await wrong(tries, {"account": ANNA})
     problem = await refusal(tries, WHOLE)
     assert problem.details.retry_after == 60
-    assert problem.locks == [Lock("account", ANNA, 60), Lock("address", ADDRESS, 50)]
+    assert told(problem.locks) == [("account", ANNA, 60), ("address", ADDRESS, 50)]
 
 
 async def test_who_is_locked_out_costs_the_others_no_try_and_the_bus_no_write(
@@ -270,7 +278,7 @@ async def test_a_lowered_limit_counts_at_once_and_the_lock_is_told_once(
         await wrong(tries, {"account": ANNA})
     world.limits = Limits(account=2)
     problem = await refusal(tries, WHOLE)
-    assert problem.closed == problem.locks == [Lock("account", ANNA, 60.0)]
+    assert told(problem.closed) == told(problem.locks) == [("account", ANNA, 60.0)]
     assert (await refusal(tries, WHOLE)).closed == []
     assert await left_of(tries) == 3
 
@@ -317,7 +325,7 @@ async def test_accounts_and_addresses_may_have_any_characters(
 ) -> None:
     world.limits = Limits(account=1, address=1)
     locks = await wrong(tries, {"account": name, "address": name})
-    assert locks == [Lock("account", name, 60), Lock("address", name, 60)]
+    assert locks == [("account", name, 60), ("address", name, 60)]
 
 
 async def test_one_machine_costs_two_messages_to_try_and_one_to_succeed(
@@ -336,21 +344,21 @@ async def test_one_machine_costs_two_messages_to_try_and_one_to_succeed(
 async def test_operators_see_what_is_locked_and_unlock_it(
     connection: Connection, tries: Tries, world: World
 ) -> None:
-    assert await tries.locked() == []
+    assert told(await tries.locked()) == []
     world.limits = Limits(machine=1, account=1)
     london = await tries_of(connection, world, "london")
     await wrong(london, {"machine": OTHER})
     await wrong(tries, {"machine": KEY, "account": ANNA, "address": ADDRESS})
     world.now += 10
-    locks = [Lock("machine", KEY, 50), Lock("account", ANNA, 50)]
-    assert await tries.locked() == locks
+    locks = [("machine", KEY, 50), ("account", ANNA, 50)]
+    assert told(await tries.locked()) == locks
     assert await tries.unlock("account", ANNA.swapcase())
     assert not await tries.unlock("account", ANNA)
-    assert await tries.locked() == locks[:1]
+    assert told(await tries.locked()) == locks[:1]
     assert await tries.unlock("machine", KEY)
     assert not await tries.unlock("machine", OTHER)
     assert await tries.unlock("address", ADDRESS)
-    assert await tries.locked() == []
+    assert told(await tries.locked()) == []
     await wrong(tries, {"machine": KEY, "account": ANNA})
     # The first lock again, not the second.
     assert await wait_of(tries, {"machine": KEY, "account": ANNA}) == 60
@@ -361,7 +369,7 @@ async def test_a_lock_that_has_ended_is_not_shown_but_can_be_forgotten(
 ) -> None:
     await lock_machine(tries)
     world.now += 60
-    assert await tries.locked() == []
+    assert told(await tries.locked()) == []
     assert await tries.unlock("machine", KEY)
     assert not await tries.unlock("machine", KEY)
 
@@ -383,7 +391,7 @@ async def test_what_the_previous_release_counted_is_not_read(
     await bucket.put(f"main.{KEY}", b'{"tries":3,"last":1800000000.0}')
     with capture_logs() as lines:
         assert await left_of(tries) == 3
-        assert await tries.locked() == []
+        assert told(await tries.locked()) == []
     assert lines == []
 
 
@@ -410,8 +418,8 @@ async def test_junk_counts_for_nothing_and_is_told_once_and_counting_goes_on(
     for key in (f"machine.{KEY}", f"account.{key_of(ANNA)}"):
         await bucket.put(f"main.{key}", junk)
     with capture_logs() as lines:
-        assert await tries.locked() == []
-        assert await tries.locked() == []
+        assert told(await tries.locked()) == []
+        assert told(await tries.locked()) == []
         for left in (2, 1, 0):
             attempt = await tries.take(WHOLE)
             assert attempt.left == left
@@ -427,7 +435,7 @@ async def test_purged_and_foreign_keys_do_no_harm(connection: Connection, tries:
     await bucket.purge(f"main.machine.{KEY}")
     await bucket.put("main.planet.mars", b"x")
     await bucket.put("main2.machine.abc", b"x")
-    assert await tries.locked() == []
+    assert told(await tries.locked()) == []
     assert await left_of(tries) == 3
 
 
@@ -441,7 +449,7 @@ async def test_two_copies_count_together(
     two = await tries_of(other, world)
     await wrong(tries, {"machine": KEY})
     await wrong(two, {"machine": KEY})
-    assert await wrong(tries, {"machine": KEY}) == [Lock("machine", KEY, 60)]
+    assert await wrong(tries, {"machine": KEY}) == [("machine", KEY, 60)]
     await refusal(two, {"machine": KEY})
     assert await two.unlock("machine", KEY)
     assert await left_of(tries) == 3
@@ -459,7 +467,7 @@ async def test_a_restart_of_everything_unlocks_nothing(tmp_path: Path, world: Wo
     connection = await connect(server.url, "after")
     tries = await tries_of(connection, world)
     await refusal(tries, {"machine": KEY})
-    assert await tries.locked() == [Lock("machine", KEY, 60)]
+    assert told(await tries.locked()) == [("machine", KEY, 60)]
     await connection.close()
     server.stop()
 
@@ -487,7 +495,7 @@ async def test_undecided_tries_make_others_wait_and_then_be_overloaded_not_locke
     with pytest.raises(Problem, match="overloaded") as caught:
         await tries.take(WHOLE)
     assert caught.value.details.retry_after
-    assert await tries.locked() == []
+    assert told(await tries.locked()) == []
     await attempts[0].succeeded()
     assert await left_of(tries) == 3
 
@@ -517,7 +525,7 @@ async def test_tries_of_a_copy_that_died_count_as_failed_until_the_window_has_pa
     await tries.take({"machine": KEY})
     await tries.take({"machine": KEY})
     world.now += UNDECIDED
-    assert await wrong(tries, {"machine": KEY}) == [Lock("machine", KEY, 60)]
+    assert await wrong(tries, {"machine": KEY}) == [("machine", KEY, 60)]
     await tries.take({"machine": OTHER})
     world.now += UNDECIDED + 599
     assert await left_of(tries, OTHER) == 2
@@ -536,7 +544,7 @@ async def test_a_lock_that_died_copies_left_due_is_closed_by_the_next_try_and_to
     )
     problems = [answer for answer in answers if isinstance(answer, LockedOut)]
     assert len(problems) == 20
-    assert [lock for each in problems for lock in each.closed] == [Lock("machine", KEY, 60)]
+    assert told(lock for each in problems for lock in each.closed) == [("machine", KEY, 60)]
     world.now += 60
     assert await left_of(tries) == 3
 
@@ -582,7 +590,7 @@ async def test_a_burst_of_guesses_gets_as_many_looks_as_the_limit_and_closes_one
     results = await asyncio.gather(*map(guess, range(number)), return_exceptions=True)
     looks = [each for each in results if isinstance(each, list)]
     assert len(looks) == limit
-    assert [lock for locks in looks for lock in locks] == [Lock(scope, KEY, 60)]
+    assert told(lock for locks in looks for lock in locks) == [(scope, KEY, 60)]
     refused = [each for each in results if isinstance(each, Problem)]
     assert len(refused) == number - limit
     assert {each.code for each in refused} <= {"locked_out", "overloaded"}
@@ -605,14 +613,14 @@ async def test_tries_at_three_scopes_at_once_are_all_or_nothing(tries: Tries, wo
     world.limits = Limits(machine=3, account=20, address=5)
     machines = [f"mac{number:012x}" for number in range(40)]
 
-    async def guess(machine: str) -> list[Lock]:
+    async def guess(machine: str) -> Told:
         return await wrong(tries, {"machine": machine, "account": ANNA, "address": ADDRESS})
 
     results = await asyncio.gather(*map(guess, machines), return_exceptions=True)
     looks = sum(isinstance(each, list) for each in results)
     assert looks == 5
     world.limits = Limits(machine=3, account=looks + 1)
-    assert await wrong(tries, {"account": ANNA}) == [Lock("account", ANNA, 60)]
+    assert await wrong(tries, {"account": ANNA}) == [("account", ANNA, 60)]
     lefts = [await left_of(tries, machine) for machine in machines]
     assert sorted(lefts) == [2] * looks + [3] * (len(machines) - looks)
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import nats.errors
 import pytest
 from hypothesis import given, settings
@@ -18,17 +19,19 @@ from structlog.testing import capture_logs
 from bus import subjects
 from bus.buckets import prepare
 from bus.connection import Connection
+from bus.event_stream import BATCH, read, reader
 from bus.events import (
     LONGEST_LIST,
     LONGEST_TEXT,
     NO_MACHINE,
     Event,
     EventLog,
+    Kind,
     NotKeptError,
     one_line,
-    read,
 )
 from bus.messages import ComputerRef, encode
+from bus.pulling import LostError
 from bus.waiting import end
 from tests.buses import BusServer
 from tests.echo import KEY, until
@@ -169,6 +172,9 @@ async def test_what_is_no_event_is_skipped_with_a_line_in_the_log(
         encode(good).replace(b"login_failed", b"of_a_later_contract"),
         encode(good).replace(b'"main"', b'"london"'),
         encode(good).replace(KEY.encode(), OTHER.encode()),
+        # In UTC this is no moment at all.
+        encode(msgspec.structs.replace(good, at=datetime.fromisoformat("0001-01-01T00:00+14:00"))),
+        encode(msgspec.structs.replace(good, at=datetime.fromisoformat("9999-12-31T23:59-12:00"))),
     )
     for body in junk:
         await stream.publish(subject, body)
@@ -292,7 +298,7 @@ async def test_who_follows_sees_what_was_there_and_then_what_comes_also_over_a_r
 async def test_who_follows_hears_once_that_events_cannot_be_read_however_often_it_is_tried(
     connection: Connection,
 ) -> None:
-    tries = await connection.subscribe("$JS.API.CONSUMER.CREATE.>")
+    tries = await connection.subscribe("$JS.API.STREAM.INFO.>")
 
     async def follow() -> None:
         async for _ in read(connection, "main", follow=True):
@@ -323,3 +329,79 @@ async def test_who_follows_an_empty_stream_has_caught_up_at_once(
     await log.record("login_failed", machine=KEY)
     await until(lambda: len(seen) == 1)
     await end(following)
+
+
+async def test_who_follows_a_stream_that_is_made_anew_goes_on_with_the_new_one(
+    connection: Connection, log: EventLog
+) -> None:
+    seen: list[object] = []
+
+    async def follow() -> None:
+        events = read(connection, "main", kinds=("login_failed", "access_changed"), follow=True)
+        async with contextlib.aclosing(events):
+            async for event in events:
+                seen.append(event.details["number"])  # noqa: PERF401 (it never ends)
+
+    following = asyncio.create_task(follow())
+    for number in range(3):
+        await log.record("login_failed", machine=KEY, details={"number": number})
+    await until(lambda: seen == [0, 1, 2])
+    stream = connection.jetstream()
+    await stream.delete_stream(subjects.EVENTS)
+    await prepare(stream)
+    await log.record("login_failed", machine=KEY, details={"number": 3})
+    await until(lambda: seen == [0, 1, 2, 3], 20)
+    await end(following)
+
+
+async def test_of_several_kinds_the_bus_looks_for_one_subject_only(
+    connection: Connection, log: EventLog
+) -> None:
+    """Of each message it would look for all of them, which costs it ten times as much."""
+    made = await connection.subscribe("$JS.API.CONSUMER.CREATE.>")
+    kinds: tuple[Kind, ...] = ("login_failed", "login_succeeded", "login_locked")
+    await log.record("login_failed", machine=KEY)
+    await log.record("access_changed")
+    for asked, machines, expected in (
+        (kinds, (), ["imaging.main.event.*.*"]),
+        (kinds, (KEY,), [f"imaging.main.event.{KEY}.*"]),
+        (kinds[:1], (), ["imaging.main.event.*.login_failed"]),
+    ):
+        found = await everything(read(connection, "main", kinds=asked, machines=machines))
+        assert [event.kind for event in found] == ["login_failed"]
+        config = msgspec.json.decode((await made.next_msg(5)).data)["config"]
+        assert config["filter_subjects"] == expected
+
+
+async def test_a_message_that_is_lost_on_its_way_is_noticed(
+    connection: Connection, log: EventLog
+) -> None:
+    for number in range(3):
+        await log.record("login_failed", machine=KEY, details={"number": number})
+    async with reader(connection, "main") as events:
+        assert len(await events.batch(BATCH)) == 3
+        for number in range(3):
+            await log.record("login_failed", machine=KEY, details={"number": number})
+        # Somebody else takes one: to the reader it is as if the line had lost it.
+        stream = connection.jetstream()
+        (mine,) = await stream.consumers_info(subjects.EVENTS)
+        other = await stream.pull_subscribe_bind(mine.name, subjects.EVENTS)
+        assert len(await other.fetch(1)) == 1
+        with pytest.raises(LostError):
+            await events.batch(BATCH)
+
+
+async def test_a_reader_takes_no_more_at_a_time_than_it_may_and_knows_where_it_is(
+    connection: Connection, log: EventLog
+) -> None:
+    for number in range(5):
+        await log.record("login_failed", machine=KEY, details={"number": number})
+        await log.record("access_changed")
+    async with reader(connection, "main", after=2, kinds=("login_failed", "login_locked")) as seen:
+        assert seen.pending == 8
+        assert [number for number, _ in await seen.batch(5)] == [3, 5, 7]
+        assert (seen.position, seen.pending) == (7, 3)
+        assert [number for number, _ in await seen.batch(5)] == [9]
+        assert (seen.position, seen.pending) == (10, 0)
+        assert await seen.batch(5, 0.05) == []
+    assert await readers(connection) == 0

@@ -1,5 +1,6 @@
 """What is known of requests from the streams and events of the bus."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from bus.buckets import prepare
 from bus.connection import Connection
 from bus.events import Detail, Event, Kind
 from bus.machines import machine_key
-from bus.messages import Machine, Request
+from bus.messages import Machine, Request, encode
 from bus.request_store import Entry, Kept, RequestStore, entries, newest_of_machines
 
 NOW = datetime(2026, 11, 23, 6, 0, tzinfo=UTC)
@@ -80,6 +81,29 @@ async def test_a_rejected_request_that_stands_twice_is_one(connection: Connectio
     assert found.unreadable == 1
 
 
+async def test_rejected_requests_are_read_many_at_a_time_and_only_those_of_the_time_asked_for(
+    connection: Connection,
+) -> None:
+    """By any copy that looks: one question for each would take minutes where there are many."""
+    await prepare(connection.jetstream())
+    stream = connection.jetstream()
+    ids = [f"00000000-0000-4000-8000-{number:012x}" for number in range(600)]
+    subject = f"imaging.lab.rejected.{KEY}"
+    bodies = [encode(request(each)) for each in ids]
+    await asyncio.gather(*(stream.publish(subject, body) for body in bodies[:500]))
+    await asyncio.sleep(0.005)  # The clock moves on.
+    since = datetime.now(UTC)
+    await asyncio.gather(*(stream.publish(subject, body) for body in bodies[500:]))
+    store = RequestStore(connection, "lab")
+    for start, expected in ((None, ids), (since, ids[500:])):
+        before = connection.stats["out_msgs"]
+        found = await store.rejected(start)
+        assert {each.request.request_id for each in found.requests} == set(expected)
+        assert connection.stats["out_msgs"] - before < 20
+        assert all(start is None or each.at >= start for each in found.requests)
+    assert (await store.rejected(since + timedelta(days=1))).requests == ()
+
+
 @pytest.mark.parametrize(
     ("kind", "state"), [("jobs_scheduled", "scheduled"), ("request_rejected", "rejected")]
 )
@@ -114,6 +138,7 @@ def test_replays_and_what_they_replay_name_each_other() -> None:
 def test_junk_in_the_details_of_events_hurts_nobody() -> None:
     strange = [
         event("request_accepted", 0, start_at="soon", name=5),
+        event("request_accepted", 0, start_at="0001-01-01T00:00:00+14:00"),
         event("jobs_scheduled", 1, jobs=["a"]),
         event("request_rejected", 2, request=5, problem=1.5),
         event("request_replayed", 3, new_request=None),

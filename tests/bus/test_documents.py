@@ -20,10 +20,11 @@ from bus import documents, subjects
 from bus import messages as all_messages
 from bus.buckets import prepare
 from bus.connection import Connection
-from bus.contract import COMMON, ENDPOINTS
+from bus.contract import COMMON, ENDPOINTS, SHOW
 from bus.documents import ASYNCAPI, FOLDER, Json, Question
 from bus.events import Event, Kind
 from bus.machines import machine_key
+from bus.menus import Division
 from bus.messages import (
     AskStatus,
     ClientInfo,
@@ -132,7 +133,9 @@ STRATEGIES: dict[type[Struct], st.SearchStrategy[Struct]] = {
     ),
     Login: st.builds(Login, machine=machines, password=texts, username=maybe),
     Session: st.builds(Session, token=texts, expires_at=times, username=maybe, display_name=maybe),
-    ShowMenu: st.builds(ShowMenu, machine=machines, token=maybe),
+    ShowMenu: st.builds(
+        ShowMenu, machine=machines, token=maybe, part=st.integers(0, 999_999), of=maybe
+    ),
     Menu: st.builds(
         Menu,
         version=texts,
@@ -303,7 +306,8 @@ def test_the_asyncapi_document_refers_only_to_what_it_holds() -> None:
 
 def test_the_asyncapi_document_has_every_message_and_every_problem() -> None:
     assert ASYNC["asyncapi"] == "3.0.0"
-    assert ASYNC["components"]["messages"].keys() == MESSAGES.keys() | CATALOGUE.keys()
+    described = MESSAGES.keys() | CATALOGUE.keys() | {"MenuPart"}
+    assert ASYNC["components"]["messages"].keys() == described
     for schema in ASYNC["components"]["schemas"].values():
         Draft7Validator.check_schema(schema)
     for name in MESSAGES:
@@ -326,7 +330,8 @@ def test_the_asyncapi_document_has_every_endpoint(question: Question) -> None:
     assert _names(operation["messages"]) == [question.asked.__name__]
     reply = operation["reply"]
     assert _resolve(ASYNC, reply["channel"]["$ref"])["address"] is None
-    assert _names(reply["messages"]) == [question.answered.__name__, *question.problems]
+    parts = ["MenuPart"] if question is SHOW else []
+    assert _names(reply["messages"]) == [question.answered.__name__, *parts, *question.problems]
 
 
 def test_every_operation_speaks_of_messages_of_its_own_channel() -> None:
@@ -349,6 +354,14 @@ def test_an_error_reply_is_described_by_the_message_of_its_code_alone(code: Code
     example = ASYNC["components"]["messages"][code]["examples"][0]
     assert _is_valid(example["payload"], f"#/components/messages/{code}/payload")
     assert _is_valid(example["headers"], f"#/components/messages/{code}/headers")
+
+
+def test_a_part_of_a_menu_is_described_by_the_headers_it_has() -> None:
+    headers = "#/components/messages/MenuPart/headers"
+    assert _is_valid(Division(2, 3, "61476610de7bd486").headers(), headers)
+    assert _is_valid(Division(10, 10, "v", stale=True).headers(), headers)
+    for wrong in ({}, {"Imaging-Part": "0/1", "Imaging-Version": "v"}, {"Imaging-Part": "1/1"}):
+        assert not _is_valid(wrong, headers)
 
 
 async def test_the_streams_and_buckets_described_are_those_that_services_make(

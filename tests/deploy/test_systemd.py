@@ -228,6 +228,7 @@ def test_a_service_does_its_work_under_the_rules(
 ) -> None:
     (tmp_path / "database").write_text(sqlite_dsn(tmp_path / "express.db"))
     (tmp_path / "history").write_text(sqlite_dsn(tmp_path / "history.db"))
+    (tmp_path / "mail").touch()
     subprocess.run(
         [f"{HERE}imageinvoker", "database", "create", "--database-file", tmp_path / "database"],
         check=True, capture_output=True, timeout=60,

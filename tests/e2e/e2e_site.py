@@ -43,9 +43,13 @@ class Site:
         give_up = time.monotonic() + 60
         while not (self.folder / READY).exists():
             assert self.process.poll() is None, (self.folder.parent / "up.log").read_text()
-            assert time.monotonic() < give_up, (self.folder / "log").read_text()
+            assert time.monotonic() < give_up, self.logs()
             time.sleep(0.02)
         return self.ready
+
+    def logs(self) -> str:
+        """All that the services and the bus have said."""
+        return "".join(each.read_text() for each in sorted((self.folder / "logs").iterdir()))
 
     @property
     def ready(self) -> Ready:

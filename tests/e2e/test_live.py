@@ -47,7 +47,8 @@ async def busy(desk: Desk) -> Desk:
     now = datetime.now(UTC)
     await put(desk, entry(
         ONE, stage="running", since=now - timedelta(minutes=3, seconds=5), item="folder:10",
-        technician="alice", computer=ComputerRef(id=6, name="LAB-01"), request="r", jobs=10,
+        title="Staff Desktop", technician="alice",
+        computer=ComputerRef(id=6, name="LAB-01"), request="r", jobs=10,
         jobs_done=4,
     ))  # fmt: skip
     await put(desk, entry(
@@ -63,7 +64,7 @@ def test_machines_are_a_table_with_the_latest_first(busy: Desk) -> None:
     assert lines == [
         ["MACHINE", "STAGE", "SINCE", "ITEM", "TECHNICIAN"],
         [THREE, "menu_shown", "0 s", "-", "-"],
-        ["LAB-01", "running 4/10", "3 min", "folder:10", "alice"],
+        ["LAB-01", "running 4/10", "3 min", "Staff Desktop", "alice"],
         [TWO, "rejected (name_taken)", "2 h 00", "job:1", "eve�[2J root"],
     ]
 
@@ -73,6 +74,7 @@ def test_programs_get_a_machine_a_line(busy: Desk) -> None:
     assert [each["machine"] for each in found] == [THREE, ONE, TWO]
     assert found[1]["computer"] == {"id": 6, "name": "LAB-01"}
     assert (found[1]["jobs_done"], found[1]["jobs"]) == (4, 10)
+    assert (found[1]["item"], found[1]["title"]) == ("folder:10", "Staff Desktop")
 
 
 def test_machines_are_asked_for_by_stage(busy: Desk) -> None:
@@ -83,6 +85,9 @@ def test_machines_are_asked_for_by_stage(busy: Desk) -> None:
     assert found("running") == [ONE]
     assert found("running", "rejected") == [ONE, TWO]
     assert found("finished") == []
+    nobody = busy.run("live", "--stage", "finished", "failed")
+    assert (nobody.returncode, nobody.stdout) == (0, "")
+    assert nobody.stderr == "No machine is finished or failed; without --stage all are shown.\n"
     assert "asleep" in busy.refused("live", "--stage", "asleep")
 
 

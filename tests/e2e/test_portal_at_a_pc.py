@@ -109,7 +109,7 @@ def test_a_password_is_asked_three_times_and_then_there_is_no_entry(
     other.type("open sesame" + ENTER)
     screen = other.wait_for("What is to be deployed")
     assert "sesame" not in screen
-    logs = (site.folder / "log").read_text()
+    logs = site.logs()
     assert "sesame" not in logs
     assert "Fehlversuch" not in logs
 

@@ -14,12 +14,14 @@ import pytest
 from bus import subjects
 from bus.buckets import prepare
 from bus.connection import Connection
-from bus.events import Event, read
+from bus.event_stream import read
+from bus.events import Event
 from bus.machines import machine_key
 from bus.messages import Machine, Protection, Request, Schedule
-from bus.request_store import Entry, Kept, RequestStore
+from bus.request_store import Entry, Kept, RequestStore, entries
 from cli.replaying import Order, Replay, renewed, replay
 from cli.request_lookup import Known
+from cli.request_text import page, table
 from express.connection import sqlite_dsn
 from express.database import Database
 from express.schema import create_embedded
@@ -483,6 +485,27 @@ async def test_no_password_and_no_token_is_in_anything_that_is_shown(desk: Reque
     assert all(each.returncode == 0 for each in said)
     for secret in (RIGHT, token[:60], token.split(".")[2], "hidden-4712"):
         assert [each for each in said if secret in each.stdout + each.stderr] == []
+
+
+def test_people_are_shown_the_title_of_what_was_asked_for_and_programs_its_id_too() -> None:
+    asked = msgspec.structs.replace(old_request(None), item_title="Lab laptop")
+    details = {"request": asked.request_id, "item": LAPTOP, "title": "Lab laptop"}
+    told = Event(
+        id="e",
+        site=SITE,
+        kind="jobs_scheduled",
+        at=NOW,
+        machine=KEY,
+        details={**details, "jobs": 5},
+    )
+    for found in (entries([Kept(asked, KEY, NOW)], [], []), entries([], [], [told])):
+        (entry,) = found
+        assert (entry.item_id, entry.item_title) == (LAPTOP, "Lab laptop")
+        assert "  Lab laptop" in table([entry])
+        assert LAPTOP not in table([entry])
+        assert f"Lab laptop ({LAPTOP})" in page(Known(entry=entry))
+    (untold,) = entries([Kept(old_request(None), KEY, NOW)], [], [])
+    assert f"  {LAPTOP}" in table([untold])
 
 
 def old_request(start_at: datetime | None) -> Request:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -118,10 +119,10 @@ def test_the_doctor_says_what_to_do_where_nothing_runs(idle_site: Site) -> None:
 
 def test_detailed_logging_is_switched_while_the_services_run(site: Site) -> None:
     def lines_of_one_deployment() -> set[str]:
-        before = len((site.folder / "log").read_text().splitlines())
+        before = set(site.logs().splitlines())
         done = site.run("client", "--machine", site.machine_file(PC), "--item", "Exam Mode")
         assert done.returncode == 0, done.stderr
-        lines = (site.folder / "log").read_text().splitlines()[before:]
+        lines = set(site.logs().splitlines()) - before
         return {
             f"{line['event']} {line.get('endpoint', '')}".strip()
             for line in map(json.loads, filter(lambda line: line.startswith("{"), lines))
@@ -136,6 +137,28 @@ def test_detailed_logging_is_switched_while_the_services_run(site: Site) -> None
     assert detail <= lines_of_one_deployment()
     site.run("options", "set", "detailed_logging", "off")
     assert not detail & lines_of_one_deployment()
+
+
+def test_each_part_of_a_site_has_log_files_of_its_own_and_old_ones_are_removed(
+    idle_site: Site,
+) -> None:
+    logs = idle_site.folder / "logs"
+    logs.mkdir(parents=True)
+    (logs / "menu-2020-01-01.log").write_text("old\n")
+    (logs / "nats.out").write_bytes(b"x" * 1_000_001)
+    idle_site.start()
+    assert idle_site.child("menu")
+    dated = {each.name for each in logs.glob("*-*.log")}
+    assert {each.rpartition("-20")[0] for each in dated} == {"menu", "auth", "scheduler", "monitor"}
+    assert all(re.fullmatch(r"[a-z]+-\d{4}-\d\d-\d\d\.log", each) for each in dated)
+    assert "menu-2020-01-01.log" not in dated
+    assert '"serving"' in next(logs.glob("menu-*.log")).read_text()
+    assert "Server is ready" in (logs / "nats.log").read_text()
+    settings = (idle_site.folder / "nats.conf").read_text()
+    assert "log_size_limit: 10000000\nlog_max_num: 5\n" in settings
+    # What a program says beside its log: nothing, where nothing is wrong.
+    assert {each.read_text() for each in logs.glob("*.out")} == {""}
+    assert not (idle_site.folder / "log").exists()
 
 
 def test_an_unattended_machine_gets_its_jobs_and_its_status_tells(site: Site) -> None:

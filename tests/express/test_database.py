@@ -709,32 +709,6 @@ async def test_two_transactions_that_wait_for_each_other_are_told_apart(
     assert [type(r) for r in results if r] == [WriteConflict]
 
 
-async def test_a_part_that_raises_a_problem_is_undone_alone(database: Database) -> None:
-    def work(tx: Transaction) -> None:
-        for name in ("first", "second", "third"):
-            with suppress(Problem), tx.part():
-                tx.insert("ii_lock", ["lock_key"], [[name]])
-                if name == "second":
-                    raise Problem("name_taken")
-
-    await database.transact(work)
-    rows = await database.transact(lambda tx: tx.fetch("SELECT lock_key FROM ii_lock"))
-    assert {str(row[0]) for row in rows} == {"first", "third"}
-
-
-async def test_a_part_whose_statement_fails_takes_the_whole_transaction_with_it(
-    database: Database,
-) -> None:
-    def work(tx: Transaction) -> None:
-        tx.insert("ii_lock", ["lock_key"], [["before"]])
-        with suppress(WriteConflict), tx.part():
-            tx.insert("ii_lock", ["lock_key"], [["before"]])
-
-    with pytest.raises(WriteConflict):
-        await database.transact(work)
-    assert await database.transact(lambda tx: tx.fetch("SELECT lock_key FROM ii_lock")) == []
-
-
 @pytest.mark.parametrize(
     ("dsn", "more"),
     [

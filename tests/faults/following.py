@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 import pyodbc
 
+from bus import subjects
 from bus.events import Event
+from bus.live import Live, live_decoder
+from services.monitor.live import after
 from tests.faults.estate import Estate
 from tests.faults.reckoning import Books, opened
 from tests.site import Express, eventually
@@ -44,6 +47,7 @@ async def reckon_monitor(site: Estate, history: Express, failing: set[int]) -> N
     """Fails with everything that the monitor tells and the database does not say."""
     books = await opened(site.client, site.express)
     wrong = [*_endings(books, failing), *_rows_told(books, site.express), *_totals(books, history)]
+    wrong += await _machines_shown(site, books)
     assert not wrong, "\n".join(wrong)
 
 
@@ -86,6 +90,24 @@ def _rows_told(books: Books, express: Express) -> Iterator[str]:
     )
     if told != there:
         yield f"ended are {there}, told are {told}"
+
+
+async def _machines_shown(site: Estate, books: Books) -> list[str]:
+    """Each machine stands in the live view as its events leave it."""
+    bucket = await site.client.connection.jetstream().key_value(subjects.LIVE)
+    expected: dict[str, Live] = {}
+    for event in books.events:
+        if live := after(expected.get(event.machine), event):
+            expected[event.machine] = live
+    wrong = []
+    for machine, live in expected.items():
+        entry = await bucket.get(subjects.site_key(site.client.site, machine))
+        shown = live_decoder.decode(entry.value or b"")
+        if (shown.stage, shown.request, shown.jobs_done) != (
+            live.stage, live.request, live.jobs_done,
+        ):  # fmt: skip
+            wrong.append(f"{machine} is shown as {shown}, and is {live}")
+    return wrong
 
 
 def _totals(books: Books, history: Express) -> Iterator[str]:

@@ -132,7 +132,13 @@ class Reference:
             return
         if told.kind in {"job_failed", "login_failed"}:
             return
-        known = self.seen.setdefault(str(request), Seen(str(request)))
+        self._of_a_request(told, str(request), machine, moment)
+        used = self.seen[str(request)].portal
+        left = [at for at in self._openings.get(machine, []) if used is None or at > used]
+        self._openings[machine] = left
+
+    def _of_a_request(self, told: Event, request: str, machine: str, moment: int) -> None:
+        known = self.seen.setdefault(request, Seen(request))
         known.item = known.item or _line(told.details.get("item"))[:64]
         known.technician = known.technician or _line(told.technician)
         if told.kind in known.times:
@@ -143,7 +149,10 @@ class Reference:
         if told.kind == "request_accepted" or (
             told.kind == "jobs_scheduled" and "request_accepted" not in known.times
         ):
-            before = [each for each in self._openings.get(machine, []) if each <= moment]
+            usable = [*self._openings.get(machine, [])]
+            if known.portal is not None:
+                usable.append(known.portal)
+            before = [each for each in usable if each <= moment]
             known.portal = max(before) if before else None
 
     def rollup(self) -> dict[tuple[object, ...], tuple[int, ...]]:
@@ -181,12 +190,13 @@ def _bucket(milliseconds: int) -> int:
 
 async def rollup(database: Database) -> dict[tuple[object, ...], tuple[int, ...]]:
     """What the roll-ups hold."""
-    async with database.transaction() as tx:
-        rows = tx.fetch(
+    rows = await database.transact(
+        lambda tx: tx.fetch(
             "SELECT day, item, technician, bucket, accepted, scheduled, rejected, finished, failed,"
             " withdrawn FROM ii_rollup WHERE site = ?",
             SITE,
         )
+    )
     return {tuple(row[:4]): tuple(map(int, row[4:])) for row in rows}
 
 
@@ -196,8 +206,8 @@ async def deployments(database: Database) -> dict[str, dict[str, object]]:
         "request_id", "day", "machine", "item", "technician", "computer", "problem", "outcome",
         "jobs", "ending", "portal_at", "accepted_at", "scheduled_at", "rejected_at", "finished_at",
     )  # fmt: skip
-    async with database.transaction() as tx:
-        rows = tx.fetch(f"SELECT {', '.join(names)} FROM ii_deployment")
+    query = f"SELECT {', '.join(names)} FROM ii_deployment"
+    rows = await database.transact(lambda tx: tx.fetch(query))
     return {row[0]: dict(zip(names, row, strict=True)) for row in rows}
 
 

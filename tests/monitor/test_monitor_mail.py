@@ -25,10 +25,11 @@ from bus.connection import Connection, connect
 from bus.events import Event, EventLog
 from bus.messages import ComputerRef, encode
 from bus.options import DEFAULTS, Options
+from services.monitor.credentials import credentials
 from services.monitor.digest import SHOWN, Rejections, digest
 from services.monitor.mail import INTERVAL, Mailer
 from services.monitor.metrics import MailMetrics
-from services.monitor.smtp import PASSWORD, USER, MailServer, credentials, mail_server
+from services.monitor.smtp import MailServer, mail_server
 from tests.buses import BusServer, free_port
 from tests.echo import KEY, until
 from tests.monitor.mail_server import Postbox, serving
@@ -91,7 +92,7 @@ def options(server: str | None, **more: Any) -> Options:
 
 
 def mailer(connection: Connection, settings: Options, trust: ssl.SSLContext, **more: Any) -> Mailer:
-    how: dict[str, Any] = {"environment": {}, "bucket": BUCKET, "patience": 5.0} | more
+    how: dict[str, Any] = {"bucket": BUCKET, "patience": 5.0} | more
     metrics = MailMetrics(how.pop("registry", CollectorRegistry()), "main")
     return Mailer(connection, "main", lambda: settings, metrics, trust=trust, **how)
 
@@ -107,10 +108,10 @@ def handed_in(registry: CollectorRegistry) -> dict[str, float | None]:
 
 
 @asynccontextmanager
-async def working(mailer: Mailer) -> AsyncIterator[None]:
+async def working(mailer: Mailer) -> AsyncIterator[Mailer]:
     await mailer.start()
     try:
-        yield
+        yield mailer
     finally:
         await mailer.stop()
 
@@ -165,6 +166,13 @@ def test_a_mail_says_who_where_what_why_and_when() -> None:
         "name_taken: Another computer has this name.",
     ):  # fmt: skip
         assert part in text
+
+
+def test_a_mail_calls_what_was_picked_by_its_title() -> None:
+    one = event(details={"item": "job:7", "title": "Memory test", "request": "r1"})
+    text = text_of(digest("london", rejections(one), "ii@lab.example", TO, AT))
+    assert "Memory test" in text
+    assert "job:7" not in text
 
 
 def test_what_is_not_known_is_left_out() -> None:
@@ -235,12 +243,17 @@ def test_what_names_no_mail_server_is_refused(text: str) -> None:
         mail_server(text)
 
 
-def test_credentials_come_from_the_environment_and_do_not_show() -> None:
-    known = credentials({USER: "ii", PASSWORD: "open sesame"})
+def test_credentials_are_a_file_of_two_lines_and_do_not_show() -> None:
+    known = credentials("ii\nopen sesame\n")
     assert known
     assert (known.user, known.password) == ("ii", "open sesame")
     assert "sesame" not in f"{known} {known!r}"
-    assert credentials({USER: "ii"}) is None
+    assert known == credentials("ii\r\nopen sesame\r\n\n") == credentials("ii\nopen sesame")
+    assert credentials("") is credentials("\n") is None
+    for text in ("open sesame", "\nopen sesame", "ii\nopen\nsesame"):
+        with pytest.raises(ValueError, match="two lines") as info:
+            credentials(text)
+        assert "sesame" not in str(info.value)
 
 
 # When they read it.
@@ -372,9 +385,7 @@ async def test_options_are_in_force_at_once(
 ) -> None:
     current = options(None)
     metrics = MailMetrics(CollectorRegistry(), "main")
-    telling = Mailer(
-        connection, "main", lambda: current, metrics, bucket=BUCKET, trust=trust, environment={}
-    )
+    telling = Mailer(connection, "main", lambda: current, metrics, bucket=BUCKET, trust=trust)
     await rejected(log)
     await telling.tell()
     assert postbox.mails == []
@@ -394,8 +405,6 @@ async def test_a_mailer_begins_with_what_came_before_it_and_goes_on_with_what_it
         await until(lambda: len(postbox.mails) == 1)
         clock.at += INTERVAL
         await rejected(log, 3)
-        for _ in range(3):
-            await telling.heard(event())
         await until(lambda: len(postbox.mails) == 2)
     assert "3 requests" in postbox.mails[1]["Subject"]
 
@@ -409,9 +418,9 @@ async def test_credentials_are_given_over_tls(
     trust: ssl.SSLContext, how: str,
 ) -> None:  # fmt: skip
     await rejected(log)
-    environment = {USER: "ii", PASSWORD: "open sesame"}
+    known = credentials("ii\nopen sesame")
     with serving(postbox, tmp_path / "m", authority, how, accounts={"ii": "open sesame"}) as name:
-        await mailer(connection, options(name), trust, environment=environment).tell()
+        await mailer(connection, options(name), trust, known=known).tell()
     assert [session.authenticated for session in postbox.sessions] == [True]
 
 
@@ -423,9 +432,7 @@ async def test_without_a_word_the_authorities_of_the_system_are_believed(
 
     def telling() -> Mailer:
         metrics = MailMetrics(CollectorRegistry(), "main")
-        return Mailer(
-            connection, "main", lambda: options(server), metrics, bucket=BUCKET, environment={}
-        )
+        return Mailer(connection, "main", lambda: options(server), metrics, bucket=BUCKET)
 
     with capture_logs() as lines:
         await telling().tell()
@@ -443,12 +450,12 @@ async def test_a_wrong_password_is_logged_without_it(
     trust: ssl.SSLContext,
 ) -> None:  # fmt: skip
     await rejected(log)
-    environment = {USER: "ii", PASSWORD: "close sesame"}
+    known = credentials("ii\nclose sesame")
     with (
         serving(postbox, tmp_path / "m", authority, "starttls", accounts={"ii": "open"}) as name,
         capture_logs() as lines,
     ):
-        await mailer(connection, options(name), trust, environment=environment).tell()
+        await mailer(connection, options(name), trust, known=known).tell()
     assert postbox.mails == []
     assert [line["why"] for line in lines] == ["SMTPAuthenticationError 535"]
     assert "sesame" not in repr(lines)
@@ -629,7 +636,6 @@ async def test_a_mailer_outlives_its_bus(
         bus.start()
         await until(lambda: connection.is_connected)
         await rejected(log)
-        await telling.heard(event())
         await until(lambda: len(postbox.mails) == 1, 20)
 
 
@@ -659,3 +665,41 @@ async def test_what_is_no_event_is_passed_over(
     await connection.jetstream().publish(subject, encode(event(machine=KEY)))
     assert await telling.tell() is None
     assert len(postbox.mails) == 1
+
+
+async def test_a_rejection_of_an_absurd_moment_keeps_no_other_from_being_mailed(
+    connection: Connection, log: EventLog, server: str, postbox: Postbox, trust: ssl.SSLContext
+) -> None:
+    """Its moment is none in UTC: whoever reckons with it fails, and would at every start."""
+    absurd = event(machine=KEY, at=datetime.fromisoformat("0001-01-01T00:00:00+14:00"))
+    subject = subjects.event("main", KEY, "request_rejected")
+    await connection.jetstream().publish(subject, encode(absurd))
+    async with working(mailer(connection, options(server), trust, collecting=0.05)) as telling:
+        (request,) = await rejected(log)
+        await until(lambda: len(postbox.mails) == 1)
+        for loop in telling.loops:
+            await loop.check()
+    assert request in text_of(postbox.mails[0])
+    assert "1 request was" in postbox.mails[0]["Subject"]
+
+
+async def test_a_mailer_that_fails_for_whatever_reason_goes_on_when_it_can(
+    connection: Connection, log: EventLog, server: str, postbox: Postbox, trust: ssl.SSLContext
+) -> None:
+    await rejected(log)
+    broken = True
+
+    def current() -> Options:
+        if broken:
+            raise OverflowError
+        return options(server)
+
+    metrics = MailMetrics(CollectorRegistry(), "main")
+    telling = Mailer(
+        connection, "main", current, metrics, bucket=BUCKET, trust=trust, collecting=0.0
+    )
+    with capture_logs() as lines:
+        async with working(telling):
+            await until(lambda: sum(line["event"] == "work is held up" for line in lines) > 1)
+            broken = False
+            await until(lambda: len(postbox.mails) == 1)

@@ -1,5 +1,7 @@
 """What the monitor counts is there at 0 before it rises, so that Prometheus sees the first rise."""
 
+import math
+import time
 from pathlib import Path
 from typing import get_args
 
@@ -32,7 +34,7 @@ async def test_of_an_empty_history_every_kind_of_event_and_every_outcome_is_ther
     database = Database(sqlite_dsn(tmp_path / "history.db"), create=True)
     history = History(database, "main")
     await history.prepare()
-    metrics.show(await history.totals(), 0)
+    metrics.show(await history.totals(), 0, math.inf)
     await database.close()
     assert by_label(registry, "imageinvoker_events_total") == dict.fromkeys(get_args(Kind), 0)
     assert by_label(registry, "imageinvoker_deployments_total") == dict.fromkeys(Counts._fields, 0)
@@ -41,7 +43,7 @@ async def test_of_an_empty_history_every_kind_of_event_and_every_outcome_is_ther
 def test_a_kind_of_event_that_another_version_has_counted_is_shown_beside_ours() -> None:
     registry = CollectorRegistry()
     metrics = HistoryMetrics(registry, "main")
-    metrics.show(Totals({"menu_shown": 7, "of_tomorrow": 3}, {}), 0)
+    metrics.show(Totals({"menu_shown": 7, "of_tomorrow": 3}, {}), 0, math.inf)
     known = dict.fromkeys(get_args(Kind), 0)
     assert by_label(registry, "imageinvoker_events_total") == {
         **known,
@@ -56,9 +58,16 @@ def test_while_the_history_is_not_known_or_another_copys_there_are_no_totals() -
     assert seen(registry) == {}
     metrics.lags(5)
     assert seen(registry) == {("imageinvoker_monitor_lag_events",): 5}
-    metrics.show(Totals({}, {}), 0)
+    metrics.show(Totals({}, {}), 0, math.inf)
     metrics.hide()
     assert seen(registry) == {}
+
+
+def test_totals_that_another_copy_may_show_by_now_are_shown_no_longer() -> None:
+    registry = CollectorRegistry()
+    metrics = HistoryMetrics(registry, "main")
+    metrics.show(Totals({"menu_shown": 7}, {}), 3, time.monotonic())
+    assert seen(registry) == {("imageinvoker_monitor_lag_events",): 3}
 
 
 def test_mails_are_counted_from_0_by_what_came_of_them() -> None:

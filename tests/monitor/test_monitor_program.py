@@ -16,12 +16,14 @@ from bus.buckets import prepare
 from bus.connection import Connection, ask
 from bus.machines import machine_key
 from bus.messages import Hello, Machine, encode
+from bus.option_store import LiveOptions
 from express.connection import sqlite_dsn
 from express.database import Database
 from services.menu.program import program as menu
 from services.monitor.history import History
 from services.monitor.program import program as monitor
 from services.monitor.statistics import Statistic, statistics
+from services.running import Site
 from services.scheduler.program import program as scheduler
 from tests.buses import BusServer
 from tests.monitor.history_cases import SITE, Reference, deployed, deployments, rollup
@@ -57,8 +59,11 @@ async def test_what_is_deployed_at_the_portal_is_told_of_by_the_history(
         async def look() -> Statistic | None:
             today = datetime.now(UTC).date()
             try:
-                async with kept.transaction() as tx:
-                    found = statistics(tx, "item", today - timedelta(1), today + timedelta(1), name)
+                found = await kept.transact(
+                    lambda tx: statistics(
+                        tx, "item", today - timedelta(1), today + timedelta(1), name
+                    )
+                )
             except Exception:  # noqa: BLE001 (there are no tables yet)
                 return None
             return found[0] if len(found) == 1 else None
@@ -70,6 +75,32 @@ async def test_what_is_deployed_at_the_portal_is_told_of_by_the_history(
     single = (await deployments(kept))[other.request_id]
     assert (single["computer"], single["jobs"], single["outcome"]) == ("LAB-77", 1, "scheduled")
     assert single["portal_at"] is not None
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+async def test_the_monitor_is_ready_only_while_each_of_its_loops_turns(
+    name: str, dsn: str, client: Asker, tmp_path: Path
+) -> None:
+    options = LiveOptions(client.connection, name)
+    await options.start()
+    site = Site(name, client.connection, options)
+    try:
+        async with monitor(dsn, sqlite_dsn(tmp_path / "history.db"))(site):
+            site.health.serving = True
+            async with site.health.answered():
+                async with asyncio.timeout(20):
+                    while await asyncio.to_thread(site.health.missing):
+                        pass
+                loops = [each for each in asyncio.all_tasks() if "Loop._run" in repr(each)]
+                assert len(loops) == 8
+                for each in loops:
+                    each.cancel()
+                await asyncio.wait(loops)
+                missing = await asyncio.to_thread(site.health.missing)
+                assert len(missing) == len(loops)
+                assert "the live view does not answer" in missing
+    finally:
+        await options.stop()
 
 
 def start(url: str, folder: Path) -> "subprocess.Popen[bytes]":

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanag
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 import structlog
 from hypothesis import given, settings
@@ -520,6 +521,31 @@ async def test_events_that_make_no_sense_stop_nothing(
         server = await scheduled(site, express, MEMORY_TEST)
         server.set_all(0)
         _, end = await ended(site, 2)
+    assert end.details["outcome"] == "succeeded"
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+@pytest.mark.parametrize("absurd", [
+    {"at": "0001-01-01T00:00:00Z"},
+    {"at": "9999-12-31T23:59:59-12:00"},
+    {"computer": {"id": 2**64, "name": "X"}},
+    {"details": {"request": "r", "jobs": 1, "first_row": 2**64, "last_row": 2**64}},
+    {"details": {"request": "r", "jobs": 1, "first_row": -(2**63) - 1, "last_row": 1}},
+], ids=["early", "late", "computer", "high rows", "low rows"])  # fmt: skip
+async def test_an_event_of_absurd_numbers_stops_no_other_deployment(
+    url: str, name: str, dsn: str, site: Asker, express: Express, absurd: dict[str, Any]
+) -> None:
+    told = {
+        "id": "x", "site": name, "kind": "jobs_scheduled", "at": "2026-11-01T00:00:00Z",
+        "machine": "m", "computer": {"id": 1, "name": "X"},
+        "details": {"request": "r", "jobs": 1, "first_row": 900, "last_row": 900},
+    }  # fmt: skip
+    subject = subjects.event(name, "m", "jobs_scheduled")
+    await site.connection.jetstream().publish(subject, msgspec.json.encode(told | absurd))
+    async with following(url, name, dsn):
+        server = await scheduled(site, express, MEMORY_TEST)
+        server.set_all(0)
+        (end,) = await ended(site)
     assert end.details["outcome"] == "succeeded"
 
 

@@ -18,10 +18,10 @@ from bus.connection import Connection
 from bus.events import EventLog
 from bus.option_store import OptionStore
 from bus.options import DEFAULTS, Options, parse
+from bus.pulling import first_since
 from express.connection import sqlite_dsn
-from express.database import Database
+from express.database import Database, Transaction
 from express.schedules import Record, record
-from services.monitor.positions import first_since
 from services.monitor.retention import Retention, purge
 from tests.buses import BusServer
 from tests.databases import (
@@ -105,19 +105,22 @@ async def max_age(connection: Connection, name: str) -> timedelta:
 async def recorded(database: Database, *ages: timedelta, site: str = "main") -> list[str]:
     """Records of requests that were done so long ago; their ids."""
     ids = [str(uuid.uuid4()) for _ in ages]
-    async with database.transaction() as tx:
+
+    def note(tx: Transaction) -> None:
         for request_id, age in zip(ids, ages, strict=True):
             done = Record(
                 request_id=request_id, site=site, machine=KEY, digest="d", state="scheduled",
                 outcome="{}", technician=None, item_id="job:1", created_at=datetime.now(UTC) - age,
             )  # fmt: skip
             record(tx, done)
+
+    await database.transact(note)
     return ids
 
 
 async def records(database: Database) -> set[str]:
-    async with database.transaction() as tx:
-        return {str(row[0]) for row in tx.fetch("SELECT request_id FROM ii_request")}
+    rows = await database.transact(lambda tx: tx.fetch("SELECT request_id FROM ii_request"))
+    return {str(row[0]) for row in rows}
 
 
 @SQLITE
@@ -210,12 +213,11 @@ async def test_records_that_a_waiting_request_may_need_stay(
     stream = connection.jetstream()
     await log.record("menu_shown", machine=KEY)
     await stream.publish(subjects.request("main", KEY), b"{}")
-    async with database.transaction() as tx:
-        done = Record(
-            request_id=str(uuid.uuid4()), site="main", machine=KEY, digest="d", state="scheduled",
-            outcome="{}", technician=None, item_id="job:1", created_at=datetime.now(UTC),
-        )  # fmt: skip
-        record(tx, done)
+    done = Record(
+        request_id=str(uuid.uuid4()), site="main", machine=KEY, digest="d", state="scheduled",
+        outcome="{}", technician=None, item_id="job:1", created_at=datetime.now(UTC),
+    )  # fmt: skip
+    await database.transact(lambda tx: record(tx, done))
     removing = sweeping(connection, database, history, clock, retention_days=1)
     before = datetime.now(UTC) + DAY
     await removing.forget_records(before)

@@ -15,22 +15,22 @@ from typing import get_args
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 import services.monitor
 from bus.events import Event
 from express.connection import sqlite_dsn
-from express.database import Database
+from express.database import Database, Transaction
 from express.dialects import DDL, Dialect
 from services.monitor import tables
 from services.monitor.durations import ERROR, bucket_of, seconds_of
 from services.monitor.history import History
 from services.monitor.statistics import (
-    _ALL_SITES,
-    _ONE_SITE,
     By,
     Statistic,
     _counting,
     _waiting,
+    _within,
     statistics,
 )
 from tests.express.test_statements import DIALECTS, found_in, parses
@@ -58,8 +58,7 @@ async def fill(database: Database, events: list[Event], site: str = SITE) -> Non
 async def asked(
     database: Database, by: By, since: date = SINCE, until: date = UNTIL, site: str | None = SITE
 ) -> dict[str, Statistic]:
-    async with database.transaction() as tx:
-        found = statistics(tx, by, since, until, site)
+    found = await database.transact(lambda tx: statistics(tx, by, since, until, site))
     assert [each.name for each in found] == sorted(each.name for each in found)
     return {each.name: each for each in found}
 
@@ -173,6 +172,97 @@ async def test_only_the_days_and_the_site_asked_for_count(database: Database) ->
         await asked(database, "day", site=None)
 
 
+@pytest.mark.parametrize("kind", ["postgres"])
+async def test_a_week_of_all_sites_is_found_without_reading_the_years_before_it(
+    database: Database,
+) -> None:
+    await fill(database, [])
+
+    def many_days(tx: Transaction) -> None:
+        tx.execute(
+            "INSERT INTO ii_monitor SELECT 'site' || s, '', 0, 0, '', 0"
+            " FROM generate_series(1, 20) s"
+        )
+        tx.execute(
+            "INSERT INTO ii_rollup SELECT row_number() OVER (), 'site' || s,"
+            " to_char(date '2026-12-01' - d, 'YYYY-MM-DD'), 'job:1', 'alice', k, 1, 1, 0, 1, 0, 0"
+            " FROM generate_series(1, 20) s, generate_series(1, 1500) d, generate_series(1, 5) k"
+        )
+        tx.execute("ANALYZE ii_rollup")
+
+    def scans(tx: Transaction) -> tuple[int, int]:
+        query = "SELECT seq_scan, idx_scan FROM pg_stat_xact_user_tables WHERE relname = ?"
+        ((whole, by_index),) = tx.fetch(query, "ii_rollup")
+        return int(whole), int(by_index)
+
+    def week(tx: Transaction) -> None:
+        whole, by_index = scans(tx)
+        found = statistics(tx, "site", date(2026, 11, 24), date(2026, 12, 1))
+        assert [each.accepted for each in found] == [35] * 20
+        now_whole, now_by_index = scans(tx)
+        assert now_whole == whole
+        assert now_by_index > by_index
+
+    await database.transact(many_days)
+    await database.transact(week)
+
+
+async def test_items_have_the_title_that_they_had_when_they_were_picked_last(
+    database: Database,
+) -> None:
+    def picked(number: int, item: str, title: str | None) -> list[Event]:
+        return [
+            replace(each, details=each.details | {"title": title})
+            if "item" in each.details
+            else each
+            for each in deployed(number, item=item)
+        ]
+
+    events = picked(1, "job:1", "Old title") + picked(2, "job:1", "New\n title")
+    events += picked(3, "job:2", None) + picked(4, "JOB:1", "No item")
+    events += picked(5, "folder:-3", "x" * 300)
+    history = History(database, SITE)
+    await history.prepare()
+    place = await history.claim()
+    assert place is not None
+    applied = await history.apply(place, numbered(events), len(events))
+    london = [
+        Event(id=f"l{n}", site="london", kind=each.kind, at=each.at, details=each.details)
+        for n, each in enumerate(picked(6, "job:1", "Elsewhere"))
+    ]
+    await fill(database, london, "london")
+    titles = {name: each.title for name, each in (await asked(database, "item")).items()}
+    assert titles == {"job:1": "New  title", "job:2": None, "JOB:1": None, "folder:-3": "x" * 128}
+    newest = numbered(picked(7, "job:1", "Newest"), len(events) + 1)
+    await history.apply(applied.place, newest, newest[-1][0])
+    assert (await asked(database, "item"))["job:1"].title == "Newest"
+    assert (await asked(database, "item", site="london"))["job:1"].title == "Elsewhere"
+    assert (await asked(database, "site"))[SITE].title is None
+
+
+async def test_a_table_shows_titles_and_tells_twins_apart(tmp_path: Path) -> None:
+    dsn = sqlite_dsn(tmp_path / "history.db")
+    database = Database(dsn, create=True)
+    titles = {"job:1": "Memory test", "job:2": "Desktop", "job:3": "Desktop", "job:4": None}
+    await fill(
+        database,
+        [
+            replace(each, details=each.details | {"title": title})
+            if "item" in each.details
+            else each
+            for number, (item, title) in enumerate(titles.items())
+            for each in deployed(number, item=item)
+        ],
+    )
+    await database.close()
+    span = ("--by", "item", "--since", "2026-11-01", "--until", "2026-12-01")
+    lines = run_stats(dsn, *span, home=tmp_path).stdout.splitlines()[1:]
+    shown = [re.split(" {2,}", line)[0] for line in lines]
+    assert shown == ["Memory test", "Desktop (job:2)", "Desktop (job:3)", "job:4"]
+    told = map(json.loads, run_stats(dsn, *span, "--json", home=tmp_path).stdout.splitlines())
+    assert {line["name"]: line.get("title") for line in told} == titles
+
+
 async def test_jobs_that_somebody_removed_are_neither_a_success_nor_a_failure(
     database: Database,
 ) -> None:
@@ -254,8 +344,8 @@ def test_a_statement_of_the_history_reads_in_every_dialect(text: str) -> None:
 
 @pytest.mark.parametrize("by", get_args(By))
 def test_each_statistic_reads_in_every_dialect(by: By) -> None:
-    for which in (_ALL_SITES, _ONE_SITE):
-        for text in (_counting(by, which), _waiting(by, which)):
+    for within in (_within(1), _within(3)):
+        for text in (_counting(by, within), _waiting(by, within)):
             for dialect in DIALECTS.values():
                 assert parses(text, dialect), f"{dialect}: {text}"
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge
@@ -17,7 +17,7 @@ from express.connection import sqlite_dsn
 from express.database import Database
 from express.schema import create_embedded
 from services.health import Health
-from services.metrics import served
+from services.metrics import AT_ONCE, served
 from tests.buses import BusServer, free_port
 from tests.site import eventually
 from tests.watched import ask, read
@@ -136,6 +136,23 @@ async def test_whoever_connects_and_says_nothing_holds_up_nobody() -> None:
     with served(CollectorRegistry(), f"127.0.0.1:{port}", health), socket.socket() as silent:
         silent.connect(("127.0.0.1", port))
         silent.sendall(b"GET /heal")
+        async with health.answered():
+            assert await asyncio.to_thread(ask, port, "/healthz") == (200, "alive\n")
+
+
+async def test_a_crowd_that_says_nothing_takes_some_threads_and_the_rest_are_sent_away() -> None:
+    port = free_port()
+    health = Health()
+    with served(CollectorRegistry(), f"127.0.0.1:{port}", health), ExitStack() as crowd:
+        silent = [
+            crowd.enter_context(socket.create_connection(("127.0.0.1", port), 30))
+            for _ in range(AT_ONCE + 2)
+        ]
+        for each in silent[AT_ONCE:]:
+            assert await asyncio.to_thread(each.recv, 1) == b""
+        busy = [each for each in threading.enumerate() if "process_request_thread" in each.name]
+        assert len(busy) == AT_ONCE
+        silent[0].close()
         async with health.answered():
             assert await asyncio.to_thread(ask, port, "/healthz") == (200, "alive\n")
 

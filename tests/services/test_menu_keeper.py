@@ -15,6 +15,9 @@ from express.tree import Job
 from services.menu import keeper
 from services.menu.edition import Edition, Rules
 from services.menu.keeper import MenuKeeper
+from services.menu.lookout import FRESH, Seen
+from services.menu.snapshots import Wanted
+from services.menu.tally import Tally
 from tests.site import eventually, refused
 
 _menu = decoder(Menu)
@@ -40,27 +43,41 @@ class Tree:
         self.ruled: frozenset[int] = frozenset()
         self.title = "First"
         self.jobs = 1
+        self.looks = 0
         self.reads: list[tuple[str, frozenset[int]]] = []
         self.open = asyncio.Event()
         self.open.set()
         self.gone = False
+        self.tally = Tally()
         self.keeper = MenuKeeper(
-            self._read, lambda: self.options, lambda: self.ruled, lambda: self.now
+            self._look, lambda: self.options, lambda: self.ruled, self.tally, lambda: self.now
         )
 
-    async def _read(self, tag: str, ruled: frozenset[int]) -> MenuRows:
-        self.reads.append((tag, ruled))
+    async def _look(self, wanted: Wanted, last: Seen | None) -> Seen:
+        self.looks += 1
+        at, fingerprint = self.now, f"{self.title} {self.jobs}"
         jobs = [Job(1, None, f"{self.title} (MI)", "")]
         jobs += [Job(id_, None, f"{id_} (MI)", "") for id_ in range(2, self.jobs + 1)]
         await self.open.wait()
         if self.gone:
             raise DatabaseUnavailable("it is switched off")
-        return MenuRows(jobs, [], {})
+        if last and (last.fingerprint, last.wanted) == (fingerprint, wanted):
+            rows = last.rows
+        else:
+            self.reads.append((wanted.tag, wanted.ruled))
+            rows = MenuRows(jobs, [], {})
+        return Seen(rows, wanted, fingerprint, at, at + FRESH)
 
     async def menu(self, rights: Rights) -> tuple[list[str], bool]:
         """The titles in a menu, and whether it may be out of date."""
-        menu = _menu.decode(await self.keeper.show(rights))
+        menu = _menu.decode(await self.bytes(rights))
         return [entry.title for entry in menu.entries], menu.stale
+
+    async def bytes(self, rights: Rights) -> bytes:
+        """The menu on the wire."""
+        answer = self.keeper.ready(rights) or await self.keeper.show(rights)
+        assert isinstance(answer, bytes)
+        return answer
 
     async def show(self) -> tuple[str, bool]:
         """The only title in the menu of all rights, and whether it may be out of date."""
@@ -81,7 +98,7 @@ async def _turns() -> None:
         await asyncio.sleep(0)
 
 
-async def test_however_many_ask_first_the_tree_is_read_once(tree: Tree) -> None:
+async def test_however_many_ask_first_the_tree_is_looked_at_once(tree: Tree) -> None:
     tree.open.clear()
     asking = [asyncio.create_task(tree.show()) for _ in range(200)]
     await _turns()
@@ -91,16 +108,79 @@ async def test_however_many_ask_first_the_tree_is_read_once(tree: Tree) -> None:
     assert len(tree.reads) == 1
 
 
-async def test_a_young_menu_is_shown_without_a_reading(tree: Tree) -> None:
+async def test_a_young_menu_is_shown_without_a_look_at_the_tree(tree: Tree) -> None:
     await tree.show()
-    tree.now += keeper.FRESH
+    tree.now += FRESH - 0.01
 
     await asyncio.gather(*(tree.show() for _ in range(50)))
 
+    assert tree.looks == 1
+
+
+async def test_a_tree_that_has_not_changed_is_not_read_again(tree: Tree) -> None:
+    before = await tree.bytes(ALL_RIGHTS)
+    for _ in range(5):
+        tree.now += keeper.LATEST
+        assert await tree.bytes(ALL_RIGHTS) is before
+
+    assert tree.looks == 6
+    assert len(tree.reads) == 1
+    assert tree.tally.builds == 1
+
+
+async def test_nothing_is_looked_at_while_nobody_asks(tree: Tree) -> None:
+    await tree.show()
+    tree.now += 3600
+    await _turns()
+
+    assert tree.looks == 1
+
+
+async def test_what_must_be_waited_for_is_not_ready(tree: Tree) -> None:
+    assert tree.keeper.ready() is None
+    shown = await tree.keeper.show()
+    assert tree.keeper.ready() is shown
+    assert tree.keeper.ready(over(1)) is None
+    tree.now += keeper.LATEST
+    assert tree.keeper.ready() is None
+    assert tree.looks == 1
+    await tree.keeper.show()
+    tree.options = msgspec.structs.replace(tree.options, menu_type="folders")
+    assert tree.keeper.ready() is None
+
+
+async def test_options_made_anew_that_say_the_same_change_nothing(tree: Tree) -> None:
+    shown = await tree.keeper.show()
+    tree.options, tree.ruled = Options(), frozenset([])
+
+    assert tree.keeper.ready() is shown
+    assert tree.looks == 1
+
+
+async def test_a_tree_under_another_root_folder_is_not_read_again(tree: Tree) -> None:
+    await tree.show()
+    tree.options = msgspec.structs.replace(tree.options, root_folder="Nowhere")
+
+    assert await tree.menu(ALL_RIGHTS) == ([], False)
     assert len(tree.reads) == 1
 
 
-async def test_an_ageing_menu_is_shown_at_once_and_read_once_behind_the_answer(
+async def test_rows_that_lack_what_a_new_tag_wants_are_never_said_to_be_in_date(
+    tree: Tree,
+) -> None:
+    await tree.show()
+    tree.gone = True
+    tree.options = msgspec.structs.replace(tree.options, tag="irst")
+
+    assert [await tree.show() for _ in range(3)] == [("F (MI)", True)] * 3
+    tree.options = Options()
+    assert await tree.show() == ("First", True)
+    tree.gone = False
+    tree.now += keeper.LATEST
+    assert await tree.show() == ("First", False)
+
+
+async def test_an_ageing_menu_is_shown_at_once_and_looked_after_once_behind_the_answer(
     tree: Tree,
 ) -> None:
     await tree.show()
@@ -113,7 +193,7 @@ async def test_an_ageing_menu_is_shown_at_once_and_read_once_behind_the_answer(
     tree.open.set()
 
     assert set(shown) == {("First", False)}
-    assert len(tree.reads) == 2
+    assert tree.looks == 2
 
 
 async def test_a_change_shows_in_the_next_menu_asked_for_a_second_later(tree: Tree) -> None:
@@ -125,7 +205,7 @@ async def test_a_change_shows_in_the_next_menu_asked_for_a_second_later(tree: Tr
     assert len(tree.reads) == 2
 
 
-async def test_a_reading_that_began_before_the_change_does_not_hide_it(tree: Tree) -> None:
+async def test_a_look_that_began_before_the_change_does_not_hide_it(tree: Tree) -> None:
     await tree.show()
     tree.now += keeper.LATEST - 0.01
     tree.open.clear()
@@ -138,7 +218,7 @@ async def test_a_reading_that_began_before_the_change_does_not_hide_it(tree: Tre
     tree.open.set()
 
     assert await asking == ("Second", False)
-    assert len(tree.reads) == 3
+    assert tree.looks == 3
 
 
 async def test_a_changed_option_is_in_the_next_menu_however_young_the_last(tree: Tree) -> None:
@@ -182,7 +262,7 @@ async def test_a_deployment_server_that_has_just_failed_is_not_asked_for_each_an
         with refused("deployment_server_unavailable"):
             await tree.show()
 
-    assert len(tree.reads) == 1
+    assert tree.looks == 1
 
 
 async def test_a_deployment_server_that_is_back_is_found_within_a_second(tree: Tree) -> None:
@@ -196,7 +276,7 @@ async def test_a_deployment_server_that_is_back_is_found_within_a_second(tree: T
     assert await tree.show() == ("Second", False)
 
 
-async def test_closing_ends_a_reading_that_hangs(tree: Tree) -> None:
+async def test_closing_ends_a_look_that_hangs(tree: Tree) -> None:
     tree.open.clear()
     asking = asyncio.create_task(tree.show())
     await _turns()
@@ -227,16 +307,16 @@ class TestRights:
     async def test_whoever_has_the_same_rights_gets_the_same_bytes(self, tree: Tree) -> None:
         await tree.show()
         tree.jobs = 3
-        asking = [tree.keeper.show(over(1, 2)) for _ in range(100)]
+        asking = [tree.bytes(over(1, 2)) for _ in range(100)]
         shown = await asyncio.gather(*asking)
-        shown.append(await tree.keeper.show(over(2, 1)))
+        shown.append(await tree.bytes(over(2, 1)))
 
         assert len({id(each) for each in shown}) == 1
 
     async def test_menus_that_differ_have_different_versions(self, tree: Tree) -> None:
         tree.jobs = 3
         all_rights = [NOBODY, over(1), over(2), over(1, 2), over(1, 2, 3), ALL_RIGHTS]
-        shown = [_menu.decode(await tree.keeper.show(rights)) for rights in all_rights]
+        shown = [_menu.decode(await tree.bytes(rights)) for rights in all_rights]
 
         assert len({menu.version for menu in shown}) == 5
         assert shown[-2] == shown[-1]
@@ -258,12 +338,24 @@ class TestRights:
         await tree.menu(over(1))
         await tree.menu(over(1, 2))
         tree.title = "Second"
-        tree.now += keeper.FRESH + 0.1
+        tree.now += FRESH + 0.1
         await tree.menu(over(1, 2))
         await eventually(lambda: tree.menu(over(1, 2)), lambda shown: shown[0] == ["Second"])
 
         assert await tree.menu(over(1)) == (["Second"], False)
         assert len(tree.reads) == 2
+
+    async def test_menus_asked_for_last_are_ready_when_those_of_a_changed_tree_are_shown(
+        self, tree: Tree
+    ) -> None:
+        for number in range(1, 5):
+            await tree.menu(over(number))
+        tree.title = "Second"
+        tree.now += FRESH
+        await tree.menu(over(4))
+        await eventually(lambda: tree.menu(over(1)), lambda shown: shown[0] == ["Second"])
+
+        assert all(tree.keeper.ready(over(number)) for number in range(1, 5))
 
     async def test_without_the_deployment_server_a_menu_that_nobody_had_is_built_from_the_last_tree(
         self, tree: Tree

@@ -29,12 +29,12 @@ from express.tree import Job
 from services.auth.program import program as auth
 from services.database import DatabaseMetrics, sign_of_life
 from services.measures import SECONDS, RequestMetrics
+from services.menu import lookout
 from services.menu.keeper import MenuKeeper
-from services.menu.lookout import Seen
 from services.menu.metrics import MenuMetrics
+from services.menu.program import program as menu
 from services.menu.snapshots import Wanted
 from services.menu.tally import Tally
-from services.menu.program import program as menu
 from services.running import Program, Site
 from services.scheduler.metrics import QueueMetrics
 from services.scheduler.program import program as scheduler
@@ -231,12 +231,12 @@ async def test_menus_that_were_ready_that_waited_and_that_are_out_of_date_are_co
 
     tally = Tally()
 
-    async def look(wanted: Wanted, last: Seen | None) -> Seen:
+    async def look(wanted: Wanted, last: lookout.Seen | None) -> lookout.Seen:
         if gone:
             raise DatabaseUnavailable("it is switched off")
         tally.readings += last is None
         rows = last.rows if last else MenuRows([Job(1, None, "First (MI)", "")], [], {})
-        return Seen(rows, wanted, "1", now, now + 0.5)
+        return lookout.Seen(rows, wanted, "1", now, now + 0.5)
 
     keeper = MenuKeeper(look, Options, frozenset, tally, lambda: now)
     registry = CollectorRegistry()
@@ -258,7 +258,7 @@ async def test_menus_that_were_ready_that_waited_and_that_are_out_of_date_are_co
 
 
 async def test_a_menu_that_was_never_read_has_no_age() -> None:
-    async def nothing(_wanted: Wanted, _last: Seen | None) -> Seen:
+    async def nothing(_wanted: Wanted, _last: lookout.Seen | None) -> lookout.Seen:
         raise DatabaseUnavailable("it is switched off")
 
     tally = Tally()

@@ -1,0 +1,211 @@
+"""The events of a site as they stand in the stream, in the order in which they were kept."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Final
+
+import msgspec
+import nats.errors
+import structlog
+from msgspec import Struct
+from nats.aio.msg import Msg
+
+from bus import subjects
+from bus.connection import Connection, backoff
+from bus.events import Event, Kind, event_decoder, one_line
+from bus.pulling import Pull, pulled
+
+BATCH: Final = 500
+"""Messages that are taken at a time, at most."""
+_GATHERED: Final = 0.05
+"""Seconds that events wait for more to be taken with them, where one comes after the other."""
+_YEARS: Final = range(1970, 9000)
+"""When events can have happened: near the ends of the calendar nobody can reckon with a moment."""
+
+
+class StreamState(Struct, frozen=True):
+    """Which stream of events there is, and its first and last sequence number."""
+
+    made: str
+    """When it was made: made anew, a stream counts from one again."""
+    first: int
+    last: int
+
+    def continues(self, made: str, position: int) -> bool:
+        """Whether it is the one of which somebody has read so much."""
+        return self.made == made and self.last >= position
+
+
+async def stream_state(connection: Connection) -> StreamState:
+    """What the stream of events holds.
+
+    Raises:
+        nats.errors.Error, TimeoutError: the bus does not say.
+    """
+    info = await connection.jetstream().stream_info(subjects.EVENTS)
+    made = info.created.isoformat() if info.created else "unknown"
+    return StreamState(made, info.state.first_seq, info.state.last_seq)
+
+
+async def read(
+    connection: Connection,
+    site: str,
+    *,
+    since: datetime | None = None,
+    machines: Collection[str] = (),
+    kinds: Collection[Kind] = (),
+    follow: bool = False,
+    caught_up: Callable[[], None] | None = None,
+) -> AsyncGenerator[Event]:
+    """The events of a site in the order in which they were kept; what is none is skipped.
+
+    It ends with what was there when it began. Close it (``contextlib.aclosing``) when you leave
+    it earlier.
+
+    Args:
+        connection: to the bus.
+        site: whose events.
+        since: only what was kept from then on, else all there is.
+        machines: only these machine keys, else all.
+        kinds: only these kinds, else all.
+        follow: go on with whatever is kept from now on, for ever, also after the bus was down; a
+            stream that was made anew is read from its beginning.
+        caught_up: called once, when what was there when it began has been read.
+
+    Raises:
+        nats.errors.Error: the bus keeps no events, or the line is down (unless it follows).
+        TimeoutError: the bus does not answer (unless it follows).
+    """
+    log = structlog.get_logger("events").bind(site=site)
+    position, made, attempt = 0, "", 0
+    while True:
+        try:
+            async with reader(
+                connection, site, after=position, since=since, machines=machines, kinds=kinds
+            ) as events:
+                known = not position or events.stream.continues(made, position)
+                made = events.stream.made
+                if not known:
+                    log.warning("the stream of events is another one and is read anew")
+                    position = 0
+                    continue
+                while True:
+                    caught = not events.pending or events.position >= events.stream.last
+                    if caught and caught_up:
+                        caught_up()
+                        caught_up = None
+                    if caught and not follow:
+                        return
+                    for sequence, event in await events.batch(BATCH):
+                        if follow or sequence <= events.stream.last:
+                            yield event
+                    position, attempt = events.position, 0
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            if not follow:
+                raise
+            if not attempt:
+                # Once: whoever follows at a terminal waits in front of it.
+                why = type(error).__name__
+                log.warning("events cannot be read now; this goes on when they can", error=why)
+        await asyncio.sleep(backoff(attempt))
+        attempt += 1
+
+
+@asynccontextmanager
+async def reader(
+    connection: Connection,
+    site: str,
+    *,
+    after: int = 0,
+    since: datetime | None = None,
+    machines: Collection[str] = (),
+    kinds: Collection[Kind] = (),
+) -> AsyncGenerator["Reader"]:
+    """Reads a site's events from behind a place in the stream; without one, from a moment on.
+
+    Raises:
+        nats.errors.Error, TimeoutError: the bus cannot be read.
+    """
+    state = await stream_state(connection)
+    # Of several kinds, each message is looked at here: that costs the server least.
+    kind = next(iter(kinds)) if len(kinds) == 1 else "*"
+    wanted = [subjects.event(site, machine, kind) for machine in machines or ("*",)]
+    start = None if after else since
+    stream = connection.jetstream()
+    async with pulled(stream, subjects.EVENTS, wanted, after=after, since=start) as pull:
+        yield Reader(pull, state, site, kinds, after)
+
+
+class Reader:
+    """The events of a site that somebody reads."""
+
+    def __init__(
+        self, pull: Pull, stream: StreamState, site: str, kinds: Collection[Kind], after: int
+    ) -> None:
+        self.stream = stream
+        """The stream as it was when this began."""
+        self.position = after
+        """The sequence of the last that was read, whatever it was."""
+        self._pull = pull
+        self._site = site
+        self._kinds = frozenset[str](kinds)
+        self._busy = False
+        self._log = structlog.get_logger("events").bind(site=site)
+
+    @property
+    def pending(self) -> int:
+        """How many messages are known to stand behind those that were read."""
+        return self._pull.pending
+
+    async def batch(self, most: int, wait: float = 1.0) -> list[tuple[int, Event]]:
+        """The next events with their sequences; at most so many messages are read for it.
+
+        None if nothing new comes within ``wait`` seconds, or if all of it is something else.
+
+        Raises:
+            nats.errors.Error, TimeoutError: the bus cannot be read any more; read anew from behind
+                the position.
+        """
+        if self._busy:
+            await asyncio.sleep(_GATHERED)
+        found = await self._pull.take(most, wait)
+        # What has come since the first was sent is taken with it.
+        while found and self.pending and len(found) < most:
+            more = await self._pull.take(most - len(found), wait)
+            if not more:
+                break
+            found += more
+        self._busy = 0 < len(found) < most
+        if found:
+            self.position = _sequence(found[-1])
+        return [(_sequence(each), event) for each in found if (event := self._event(each))]
+
+    def _event(self, message: Msg) -> Event | None:
+        """The event that a message holds, if it holds one of those that are wanted."""
+        if self._kinds and message.subject.rpartition(".")[2] not in self._kinds:
+            return None
+        event = event_of(message, self._site)
+        if event is None:
+            self._log.warning(
+                "an event cannot be read",
+                subject=one_line(message.subject),
+                sequence=_sequence(message),
+            )
+        return event
+
+
+def event_of(message: Msg, site: str) -> Event | None:
+    """The event that a message holds, if it holds one and stands where it belongs."""
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+        event = event_decoder.decode(message.data)
+        belongs = message.subject == subjects.event(site, event.machine, event.kind)
+        if belongs and event.site == site and event.at.year in _YEARS:
+            return event
+    return None
+
+
+def _sequence(message: Msg) -> int:
+    return message.metadata.sequence.stream

@@ -1,0 +1,1 @@
+"""`imageinvoker storm`: thousands of made-up machines go through the portal, and are measured."""

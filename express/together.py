@@ -1,0 +1,119 @@
+"""Questions to a database that come while others are under way share a transaction.
+
+To begin and to commit costs a database more than a small question does, and many are answered by
+one statement as fast as one is. Nobody waits here for others to come: who finds a free turn goes at
+once, and takes along whoever waits. So the busier a database is, the less each question costs it.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, TypeVar
+
+from bus.waiting import end
+from express.connection import DatabaseUnavailable
+from express.database import Database, Transaction
+
+MOST: Final = 16
+"""Questions that share a transaction; all of their keys fit into one statement."""
+
+_Asked = TypeVar("_Asked")
+_Answered = TypeVar("_Answered")
+
+
+class _Place(Generic[_Asked, _Answered]):
+    """A question's place in the line, and the answer to it."""
+
+    def __init__(self, asked: _Asked) -> None:
+        self.asked = asked
+        self.answer: asyncio.Future[_Answered] = asyncio.get_running_loop().create_future()
+
+    def end(self, answer: _Answered | Exception) -> None:
+        if self.answer.done():
+            return
+        if isinstance(answer, Exception):
+            self.answer.set_exception(answer)
+        else:
+            self.answer.set_result(answer)
+
+
+class Together(Generic[_Asked, _Answered]):
+    """A line of questions of one kind."""
+
+    def __init__(
+        self,
+        database: Database,
+        work: Callable[[Transaction, Sequence[_Asked]], Sequence[_Answered | Exception]],
+        *,
+        turns: int,
+    ) -> None:
+        """Takes what answers several questions in a transaction, and how many there may be at once.
+
+        An exception that ``work`` returns is that question's own answer, and breaks nothing.
+        """
+        self._database = database
+        self._work = work
+        self._turns = turns
+        self._line: deque[_Place[_Asked, _Answered]] = deque()
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def ask(self, asked: _Asked) -> _Answered:
+        """The answer to a question.
+
+        Raises:
+            DatabaseUnavailable: the database does not answer.
+            Exception: whatever ``work`` returned or raised for this question.
+        """
+        place = _Place[_Asked, _Answered](asked)
+        self._line.append(place)
+        self._begin()
+        try:
+            return await place.answer
+        finally:
+            # Of who gives up while he stands in the line, nothing is asked any more.
+            place.answer.cancel()
+
+    async def close(self) -> None:
+        """Breaks off what is under way."""
+        self._line.clear()
+        for task in list(self._running):
+            await end(task)
+
+    def _begin(self) -> None:
+        while len(self._running) < self._turns and (places := self._next()):
+            task = asyncio.create_task(self._answer(places))
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._begin()
+
+    def _next(self) -> list[_Place[_Asked, _Answered]]:
+        places: list[_Place[_Asked, _Answered]] = []
+        while self._line and len(places) < MOST:
+            place = self._line.popleft()
+            if not place.answer.done():
+                places.append(place)
+        return places
+
+    async def _answer(self, places: Sequence[_Place[_Asked, _Answered]]) -> None:
+        questions = [place.asked for place in places]
+        try:
+            answers = await self._database.transact(lambda tx: self._work(tx, questions))
+        except DatabaseUnavailable as error:
+            for place in places:
+                place.end(DatabaseUnavailable(error.reason, error.message))
+        except Exception as error:  # noqa: BLE001 (each is told of his own)
+            if len(places) == 1:
+                places[0].end(error)
+                return
+            # It was one of them, and the others shall not suffer from it.
+            for place in places:
+                await self._answer([place])
+        else:
+            for place, answer in zip(places, answers, strict=True):
+                place.end(answer)
+        finally:
+            for place in places:
+                place.end(DatabaseUnavailable("it was broken off"))
