@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEBIAN := python3-venv unixodbc libsqliteodbc odbc-postgresql postgresql samba-ad-dc samba-ad-provision \
-	prometheus systemd fonts-dejavu-core
+	prometheus systemd fonts-dejavu-core libfaketime
 FIGURE ?=
 WORKERS ?= 2
 

@@ -52,6 +52,7 @@ Reason = Literal[
     "malformed",
     "forged",
     "unknown key",
+    "not yet valid",
     "expired",
     "other site",
     "other machine",
@@ -107,6 +108,15 @@ class Signer:
         self._born = time.monotonic()
         self._private = Ed25519PrivateKey.generate()
         self.key_id = secrets.token_hex(8)
+        self._key_until = 0.0
+
+    @property
+    def key_lasts(self) -> bool:
+        """Whether the published key outlives all sessions signed now, since no clock overtook it.
+
+        A clock that jumps ahead may have; then it is to be published at once.
+        """
+        return time.time() + LONGEST <= self._key_until
 
     async def publish(self, connection: Connection) -> None:
         """Lets everybody verify what is signed until the next call, which is due in half an hour.
@@ -128,6 +138,7 @@ class Signer:
         bucket = await connection.jetstream().key_value(subjects.KEYS)
         await bucket.put(subjects.site_key(self._site, key_id), encode(key))
         self._private, self.key_id, self._born = private, key_id, born
+        self._key_until = key.expires_at
 
     def session(self, machine: str, claims: Claims, lifetime: float = LIFETIME) -> Session:
         """A session of some seconds for a technician who passed a protection at a machine."""
@@ -227,6 +238,9 @@ class Verifier:
             said = msgspec.convert({"username": claims["name"], **claims}, Claims)
         except jwt.ExpiredSignatureError:
             raise SessionRefused("session_expired", "expired") from None
+        except jwt.ImmatureSignatureError:
+            # The clock of the copy that signed it is ahead.
+            raise SessionRefused("login_required", "not yet valid") from None
         except jwt.InvalidSignatureError:
             raise SessionRefused("login_required", "forged") from None
         except jwt.InvalidAudienceError:

@@ -17,6 +17,7 @@ from bus.connection import BusUnavailableError
 from bus.presence import wait_for_services
 from tests.buses import BusServer
 from tests.databases import PostgresServer
+from tests.faults.clocks import Clock
 from tests.site import Asker, Express, ServiceProcess, asker, eventually
 
 PASSWORD: Final = "Sturmwarnung 4711"
@@ -44,15 +45,31 @@ class Copy(ServiceProcess):
     """One copy of a service; a monitor keeps its history in a database of its own."""
 
     def __init__(
-        self, service: str, url: str, site: str, dsn: str, folder: Path, history: str = ""
+        self,
+        service: str,
+        url: str,
+        site: str,
+        dsn: str,
+        folder: Path,
+        history: str = "",
+        clock: Clock | None = None,
     ) -> None:
+        """Takes a clock that is its own, else it has that of the machine."""
         super().__init__(service, url, site, dsn, folder)
         self._environment |= {"IMAGEINVOKER_HISTORY": history}
+        self._environment |= clock.environment if clock else {}
+        self.clock = clock
         self._served = 0
 
     def start(self) -> None:
         self._served = self._times_serving()
         super().start()
+
+    def kill(self) -> None:
+        process = self._process
+        super().kill()
+        if self.clock and process:
+            self.clock.clear_up(process.pid)
 
     def crash(self) -> None:
         """Dies at once, and is started again, as a supervisor does."""
@@ -162,6 +179,11 @@ class Estate:
                 each.supervise()
             await asyncio.sleep(0.2)
 
+    @property
+    def clocks(self) -> list[Clock]:
+        """Those that copies have of their own."""
+        return [each.clock for each in self.copies if each.clock]
+
     def of(self, service: str) -> list[Copy]:
         """The copies of one service."""
         return [each for each in self.copies if each.log.name == f"{service}.log"]
@@ -205,11 +227,19 @@ class Estate:
 
 @asynccontextmanager
 async def estate(
-    bus: BusServer, name: str, dsn: str, folder: Path, *, copies: int = 2, history: str = ""
+    bus: BusServer,
+    name: str,
+    dsn: str,
+    folder: Path,
+    *,
+    copies: int = 2,
+    history: str = "",
+    off: float | None = None,
 ) -> AsyncIterator[Estate]:
     """A site that is protected by one password and answers, with so many copies of each service.
 
-    It has a monitor where there is a database for its ``history``.
+    It has a monitor where there is a database for its ``history``. Each copy starts with a clock of
+    its own that is ``off`` by so many seconds, where these are given.
     """
     services = (*SERVICES, *(["monitor"] if history else []))
     started: list[Copy] = []
@@ -219,7 +249,10 @@ async def estate(
             for number in range(copies):
                 place = folder / f"copy{number}"
                 place.mkdir()
-                copy = [Copy(each, bus.url, name, dsn, place, history) for each in services]
+                copy = []
+                for each in services:
+                    clock = None if off is None else Clock(place / f"{each}.clock", off)
+                    copy.append(Copy(each, bus.url, name, dsn, place, history, clock))
                 started += copy
                 for each in copy:
                     each.start()

@@ -14,7 +14,12 @@ from tests.faults.estate import Estate
 from tests.faults.reckoning import Books, opened
 from tests.site import Express, eventually
 
-_ENDINGS = {"succeeded": "finished", "failed": "failed", "replaced": "withdrawn"}
+_ENDINGS = {
+    "succeeded": "finished",
+    "failed": "failed",
+    "replaced": "withdrawn",
+    "removed": "withdrawn",
+}
 """Under which outcome the monitor counts each ending of a deployment."""
 
 

@@ -2,14 +2,14 @@
 
 import asyncio
 import random
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import msgspec
 
 from bus.connection import BusUnavailableError
-from bus.messages import Machine, Outcome, Schedule
+from bus.messages import Machine, Outcome
 from bus.problems import RETRIABLE, Problem
 from client.items import item_called
 from client.journey import NEEDS_LOGIN, Journey
@@ -26,6 +26,10 @@ STEPS: Final = 4
 """Steps of a visit that are counted: greeted, signed in, menu seen, ended."""
 AT_ONCE: Final = 20
 """Machines that stand at the portal side by side."""
+_TYPING: Final = 0.2
+"""Seconds before a password is typed again."""
+
+Answered = TypeVar("Answered")
 
 Manner = Literal["patient", "vanishes", "twice"]
 """How a machine asks: to the end; gone as soon as it has sent; or each request two times."""
@@ -103,65 +107,80 @@ async def _go_through(
     server: str, site: str, visit: Visit, patience: float, progress: Progress
 ) -> None:
     journey = Journey(server, site, visit.machine, lambda _notice: None)
+    technician = _Technician(journey, visit)
     try:
         await journey.welcome()
         visit.greeted = True
         await progress.step()
-        token = await _sign_in(journey, visit)
+        await technician.sign_in()
         await progress.step()
-        menu = await journey.show(token)
+        menu = await technician.signed_in(journey.show)
         visit.shown = True
         await progress.step()
         assert item_called(menu.entries, visit.item_id)
-        wish = journey.wish(visit.request_id, visit.item_id, visit.name)
-        await _send(journey, visit, msgspec.structs.replace(wish, token=token), patience)
+        await _send(journey, technician, visit, patience)
         await progress.step()
     finally:
         await journey.close()
 
 
-async def _sign_in(journey: Journey, visit: Visit) -> str:
-    while True:
-        try:
-            token = (await journey.login(PASSWORD)).token
-        except BusUnavailableError:
-            await asyncio.sleep(0.2)
-        except Problem as problem:
-            if problem.code not in RETRIABLE:
-                raise
-            await asyncio.sleep(0.2)
-        else:
-            visit.signed_in += 1
-            return token
+class _Technician:
+    """Who stands at the machine, and signs in as often as the site wants it."""
+
+    def __init__(self, journey: Journey, visit: Visit) -> None:
+        self._journey = journey
+        self._visit = visit
+        self._token = ""
+
+    async def sign_in(self) -> None:
+        """Signs in, however often that needs to be tried."""
+        while True:
+            try:
+                self._token = (await self._journey.login(PASSWORD)).token
+            except BusUnavailableError:
+                await asyncio.sleep(_TYPING)
+            except Problem as problem:
+                if problem.code not in RETRIABLE:
+                    raise
+                await asyncio.sleep(_TYPING)
+            else:
+                self._visit.signed_in += 1
+                return
+
+    async def signed_in(self, work: Callable[[str], Awaitable[Answered]]) -> Answered:
+        """Does work that needs a session; signs in again, as the portal has one do, if it ended."""
+        while True:
+            try:
+                return await work(self._token)
+            except Problem as problem:
+                if problem.code not in NEEDS_LOGIN:
+                    raise
+            await asyncio.sleep(_TYPING)
+            await self.sign_in()
 
 
-async def _send(journey: Journey, visit: Visit, wish: Schedule, patience: float) -> None:
+async def _send(journey: Journey, technician: _Technician, visit: Visit, patience: float) -> None:
+    wish = journey.wish(visit.request_id, visit.item_id, visit.name)
+
+    async def send(token: str) -> Outcome:
+        return await journey.schedule(msgspec.structs.replace(wish, token=token), _unheard)
+
     visit.sent = True
     match visit.manner:
         case "patient":
-            visit.outcome = await _insist(journey, visit, wish)
+            visit.outcome = await technician.signed_in(send)
         case "twice":
             # The second learns what has become of the first one's request.
             visit.outcome, again = await asyncio.gather(
-                _insist(journey, visit, wish), _insist(journey, visit, wish)
+                technician.signed_in(send), technician.signed_in(send)
             )
             assert again == visit.outcome
         case "vanishes":
             try:
                 async with asyncio.timeout(patience):
-                    await journey.schedule(wish, _unheard)
+                    await technician.signed_in(send)
             except TimeoutError:
                 return
-
-
-async def _insist(journey: Journey, visit: Visit, wish: Schedule) -> Outcome:
-    while True:
-        try:
-            return await journey.schedule(wish, _unheard)
-        except Problem as problem:
-            if problem.code not in NEEDS_LOGIN:
-                raise
-            wish = msgspec.structs.replace(wish, token=await _sign_in(journey, visit))
 
 
 def _unheard() -> None:

@@ -1,14 +1,20 @@
 """Clocks jump.
 
-No process here runs on another clock: that would take a program that Debian's base does not have.
-To who reads it, what was written by a clock that has jumped since is what bears the time of another
-clock, and that can be made.
+Those of single processes do so while machines go through the portal (``clocks.py``): of every copy
+by itself, or of the whole site at once. That of the bus stays right, and so does the database's,
+unless it is SQLite, which lives in the services. Where a moment matters, what another clock would
+have written is made instead.
 """
 
+import asyncio
+import random
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -17,12 +23,19 @@ from bus.machines import machine_key
 from bus.messages import Machine, Request
 from bus.request_store import RequestStore
 from bus.sessions import Claims, Signer
+from express.connection import sqlite_dsn
+from express.dialects import Dialect
 from services.auth.lockout import Limits, Scope
 from services.auth.program import program as auth
 from services.auth.tries import LockedOut, Tries
 from services.menu.program import program as menu
 from services.scheduler.program import program as scheduler
-from tests.faults.estate import PASSWORD, SafeBus
+from tests.faults.clocks import DAY, Clock
+from tests.faults.conftest import Size
+from tests.faults.estate import PASSWORD, CrashingPostgres, SafeBus, estate
+from tests.faults.following import followed, reckon_monitor, run_jobs
+from tests.faults.machines import STEPS, Progress, Visit, go, planned
+from tests.faults.reckoning import Before, described, opened, reckon
 from tests.site import (
     LAPTOP,
     LAPTOP_JOBS,
@@ -39,9 +52,90 @@ from tests.site import (
     running,
 )
 
-HOUR = 3600.0
-DAY = 24 * HOUR
-YEAR = timedelta(days=365)
+HOUR: Final = 3600.0
+YEAR: Final = timedelta(days=365)
+JUMPS: Final = 3
+"""Of each clock, for forty machines."""
+
+
+def days(chance: random.Random) -> float:
+    """Seconds of one to three days, ahead or behind."""
+    return chance.choice((-1, 1)) * chance.uniform(DAY, 3 * DAY)
+
+
+def some(chance: random.Random) -> float:
+    """Seconds of a moment, of about an hour, or of days; ahead or behind."""
+    off = chance.choice((chance.uniform(1, 60), chance.uniform(60, 4000), abs(days(chance))))
+    return chance.choice((-1, 1)) * off
+
+
+async def wander(clock: Clock, progress: Progress, machines: int, chance: random.Random) -> None:
+    """It jumps at random moments of the machines' progress, and back a little later."""
+    jumps = JUMPS * max(1, machines // 40)
+    for moment in sorted(chance.sample(range(1, STEPS * machines), jumps)):
+        await progress.reached(moment)
+        clock.jump(some(chance))
+        await asyncio.sleep(chance.uniform(0, 1))
+        clock.jump(0)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_clocks_that_jump_forth_and_back_cost_new_sign_ins_and_nothing_else(
+    bus: SafeBus,
+    name: str,
+    dsn: str,
+    kind: Dialect,
+    postgres: CrashingPostgres,
+    tmp_path: Path,
+    size: Size,
+    chance: random.Random,
+) -> None:
+    visits: list[Visit] = []
+    history = Express(
+        sqlite_dsn(tmp_path / "history.db") if kind == "sqlite" else postgres.dsn(postgres.create())
+    )
+    async with estate(bus, name, dsn, tmp_path, history=history.dsn, off=0) as site:
+        before = Before.of(site.express)
+        for round_ in range(size.rounds):
+            coming = planned(chance, size.machines, round_)
+            visits += coming
+            progress = Progress()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(go(bus.url, name, coming, chance, progress))
+                for clock in site.clocks:
+                    group.create_task(wander(clock, progress, size.machines, chance))
+        await site.settled()
+        books = await reckon(site, before, visits)
+        sys.stdout.write(f"{described(books)}\n")
+
+        # From here on nobody needs a session, so they need not come back.
+        for clock in site.clocks:
+            clock.jump(days(chance))
+        failing = run_jobs(site.express, chance)
+        await followed(site, history)
+        await site.leave()
+        await reckon_monitor(site, history, failing)
+        events = (await opened(site.client, site.express)).events
+    ended = [each.at for each in events if each.kind == "job_finished"]
+    assert min(abs(at - datetime.now(UTC)) for at in ended) > timedelta(hours=12)
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+async def test_a_site_whose_clock_jumps_as_a_whole_lets_everybody_in_also_then(
+    bus: SafeBus, name: str, dsn: str, tmp_path: Path, size: Size, chance: random.Random
+) -> None:
+    visits: list[Visit] = []
+    async with estate(bus, name, dsn, tmp_path, copies=1, off=-3 * DAY) as site:
+        before = Before.of(site.express)
+        for round_, off in enumerate((-3 * DAY, 0, 40 * DAY, -40 * DAY)):
+            for clock in site.clocks:
+                clock.jump(off)
+            coming = planned(chance, size.machines // 10, round_)
+            visits += coming
+            await go(bus.url, name, coming, chance, seconds=30)
+        await site.settled()
+        await site.leave()
+        await reckon(site, before, visits)
 
 
 @contextmanager
