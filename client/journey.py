@@ -6,6 +6,7 @@ import ssl
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Final, TypeVar
 from uuid import uuid4
 
@@ -13,7 +14,7 @@ import nats.errors
 
 from bus import subjects
 from bus.__about__ import __version__
-from bus.connection import BusUnavailableError, Connection, ask, backoff, connect
+from bus.connection import BusUnavailableError, Connection, ask, backoff, connect, jittered
 from bus.contract import LOGIN, SCHEDULE, STATUS, WELCOME, Endpoint, FromMachine
 from bus.machines import machine_key
 from bus.menus import ask_menu
@@ -35,7 +36,8 @@ from bus.problems import RETRIABLE, Code, Problem
 _PATIENCE: Final = 5.0
 """Seconds to wait for one answer."""
 _POLL: Final = 0.5
-"""Seconds between two looks at a request that is being carried out."""
+"""Seconds to the second look at a request that is being carried out."""
+_LONGEST_POLL: Final = 5.0
 _FAREWELL: Final = 1.0
 """Seconds the connection may take to close."""
 NEEDS_LOGIN: Final = frozenset({"login_required", "session_expired"})
@@ -124,17 +126,19 @@ class Journey:
         Raises:
             Problem: ``login_required`` or ``session_expired``; to be sent again with a new token.
         """
+        looks = count()
         while True:
             try:
                 outcome = await self._insist(SCHEDULE, wish)
                 while outcome.state == "accepted":
                     accepted()
-                    await asyncio.sleep(_POLL)
+                    # What takes long does so for many: they must not all ask again and again.
+                    await asyncio.sleep(jittered(next(looks), _POLL, _LONGEST_POLL))
                     question = AskStatus(machine=self._machine, request_id=wish.request_id)
                     outcome = await self._insist(STATUS, question)
             except Problem as problem:
                 if problem.code == "unknown_request":
-                    await asyncio.sleep(_POLL)
+                    await asyncio.sleep(jittered(next(looks), _POLL, _LONGEST_POLL))
                     continue
                 if problem.code in NEEDS_LOGIN:
                     raise

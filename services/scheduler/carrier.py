@@ -28,9 +28,9 @@ from services.scheduler.failures import Failures
 from services.scheduler.plan import Order
 from services.scheduler.telling import Teller, last_kept
 
-WORKERS: Final = 16
+WORKERS: Final = 32
 """Requests that one copy sees through side by side: carried out, told of, acknowledged."""
-TURNS: Final = 4
+TURNS: Final = 2
 """Transactions side by side; each takes a connection to the database."""
 ACK_WAIT: Final = 10.0
 """Seconds after which a request whose carrier fell silent is given to another."""
