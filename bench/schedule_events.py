@@ -106,7 +106,7 @@ async def _scheduler(url: str, folder: Path, name: str, log: type[EventLog]) -> 
     admission = Admission(connection, name, options, events)
     asking, carrying, layouts = Database(dsn), Database(dsn), LayoutCache()
     intake = Intake(site, asking, layouts, admission, events)
-    carrier = Carrier(site, carrying, layouts, admission, events)
+    carrier = Carrier(site, carrying, layouts, admission, events, turns=1)
     service = site.service("scheduler", "Schedules what technicians pick")
     service.serve(contract.SCHEDULE, intake.schedule)
     await admission.start()
@@ -118,6 +118,7 @@ async def _scheduler(url: str, folder: Path, name: str, log: type[EventLog]) -> 
         await service.leave()
     finally:
         await carrier.stop()
+        await intake.stop()
         await admission.stop()
         await asking.close()
         await carrying.close()

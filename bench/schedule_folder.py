@@ -30,8 +30,8 @@ from express.connection import sqlite_dsn
 from express.database import Database
 from express.layout_cache import LayoutCache
 from express.tree import Folder, Job
-from services.scheduler.carrying import Order
-from services.scheduler.together import Together
+from services.scheduler.carrying import carry_out
+from services.scheduler.plan import Order
 from tests.databases import PostgresServer
 
 _JOB_IDS: Final = range(3_000_000, 3_001_000)
@@ -145,9 +145,14 @@ async def _scheduling(database: Database, layouts: LayoutCache, number: int) -> 
         accepted_at=datetime.now(UTC),
         digest="0" * 64,
     )
+    order = Order(request, DEFAULTS, ALL_RIGHTS)
     began = time.perf_counter()
-    outcome = await Together(database, layouts, 1).carry_out(Order(request, DEFAULTS, ALL_RIGHTS))
+    (outcome,) = await database.transact(
+        lambda tx: carry_out(tx, layouts.layout(tx), request.site, [order])
+    )
     seconds = time.perf_counter() - began
+    if isinstance(outcome, Exception):
+        raise outcome
     if [job.id for job in outcome.jobs] != list(_JOB_IDS):
         raise MeasureError(f"{len(outcome.jobs)} jobs were scheduled, or not in order")
     return seconds

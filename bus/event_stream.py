@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from typing import Final
 
@@ -79,13 +79,31 @@ async def read(
         nats.errors.Error: the bus keeps no events, or the line is down (unless it follows).
         TimeoutError: the bus does not answer (unless it follows).
     """
+
+    def behind(position: int) -> AbstractAsyncContextManager[Reader]:
+        return reader(connection, site, after=position, since=since, machines=machines, kinds=kinds)
+
     log = structlog.get_logger("events").bind(site=site)
+    async with contextlib.aclosing(_standing(behind, log, follow=follow)) as events:
+        async for event in events:
+            if event is not None:
+                yield event
+            elif caught_up:
+                caught_up()
+                caught_up = None
+
+
+async def _standing(
+    behind: Callable[[int], AbstractAsyncContextManager["Reader"]],
+    log: structlog.typing.FilteringBoundLogger,
+    *,
+    follow: bool,
+) -> AsyncGenerator[Event | None]:
+    """What stands in the stream; None whenever all that was there when it began is through."""
     position, made, attempt = 0, "", 0
     while True:
         try:
-            async with reader(
-                connection, site, after=position, since=since, machines=machines, kinds=kinds
-            ) as events:
+            async with behind(position) as events:
                 known = not position or events.stream.continues(made, position)
                 made = events.stream.made
                 if not known:
@@ -94,9 +112,8 @@ async def read(
                     continue
                 while True:
                     caught = not events.pending or events.position >= events.stream.last
-                    if caught and caught_up:
-                        caught_up()
-                        caught_up = None
+                    if caught:
+                        yield None
                     if caught and not follow:
                         return
                     for sequence, event in await events.batch(BATCH):

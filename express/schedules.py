@@ -84,7 +84,8 @@ def locking(dialect: Dialect, count: int) -> str:
             return "SELECT " + ", ".join(["pg_advisory_xact_lock(hashtextextended(?, 0))"] * count)
         case "mssql":
             # Not sp_getapplock: that it has failed is no error there, and goes unheard.
-            return "INSERT INTO ii_lock (lock_key) VALUES " + ", ".join(["(?)"] * count)
+            rows = ", ".join(["(?)"] * count)
+            return f"INSERT INTO ii_lock (lock_key) VALUES {rows}"
 
 
 def unlock(tx: Transaction, keys: Collection[str]) -> None:

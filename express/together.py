@@ -7,7 +7,8 @@ once, and takes along whoever waits. So the busier a database is, the less each 
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 from bus.waiting import end
@@ -56,14 +57,17 @@ class Together(Generic[_Asked, _Answered]):
         self._turns = turns
         self._line: deque[_Place[_Asked, _Answered]] = deque()
         self._running: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def ask(self, asked: _Asked) -> _Answered:
         """The answer to a question.
 
         Raises:
-            DatabaseUnavailable: the database does not answer.
+            DatabaseUnavailable: the database does not answer, or is not asked any more.
             Exception: whatever ``work`` returned or raised for this question.
         """
+        if self._closed:
+            raise DatabaseUnavailable("it is closed")
         place = _Place[_Asked, _Answered](asked)
         self._line.append(place)
         self._begin()
@@ -74,8 +78,10 @@ class Together(Generic[_Asked, _Answered]):
             place.answer.cancel()
 
     async def close(self) -> None:
-        """Breaks off what is under way."""
-        self._line.clear()
+        """Breaks off what is under way, and what waits for it; nothing is asked any more."""
+        self._closed = True
+        waiting, self._line = self._line, deque()
+        _break_off(waiting)
         for task in list(self._running):
             await end(task)
 
@@ -83,9 +89,10 @@ class Together(Generic[_Asked, _Answered]):
         while len(self._running) < self._turns and (places := self._next()):
             task = asyncio.create_task(self._answer(places))
             self._running.add(task)
-            task.add_done_callback(self._ended)
+            task.add_done_callback(partial(self._ended, places))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, places: Sequence[_Place[_Asked, _Answered]], task: asyncio.Task[None]) -> None:
+        _break_off(places)
         self._running.discard(task)
         self._begin()
 
@@ -114,6 +121,9 @@ class Together(Generic[_Asked, _Answered]):
         else:
             for place, answer in zip(places, answers, strict=True):
                 place.end(answer)
-        finally:
-            for place in places:
-                place.end(DatabaseUnavailable("it was broken off"))
+
+
+def _break_off(places: Iterable[_Place[_Asked, _Answered]]) -> None:
+    """Tells those who have no answer yet that they get none."""
+    for place in places:
+        place.end(DatabaseUnavailable("it was broken off"))

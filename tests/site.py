@@ -23,6 +23,7 @@ from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 
 from bus import contract, subjects
+from bus.access import ALL_RIGHTS
 from bus.buckets import prepare
 from bus.connection import BusUnavailableError, Connection, ask, connect
 from bus.contract import Endpoint, FromMachine
@@ -36,6 +37,7 @@ from bus.messages import (
     Machine,
     Menu,
     Outcome,
+    Request,
     Schedule,
     Session,
     ShowMenu,
@@ -43,17 +45,20 @@ from bus.messages import (
     encode,
 )
 from bus.option_store import LiveOptions, OptionStore
-from bus.options import PASSWORD, parse
+from bus.options import DEFAULTS, PASSWORD, parse
 from bus.problems import RETRIABLE, Code, Problem
 from express.connection import SQLITE_GATE
 from express.database import Database
 from express.dialects import dialect_of
 from express.layout_cache import LayoutCache
-from express.schedules import LOCKING
+from express.schedules import locking
+from express.schema import read_layout
 from services.admission import Admission
 from services.auth.passwords import Passwords
 from services.running import Program, Site
+from services.scheduler.carrying import carry_out
 from services.scheduler.intake import Intake
+from services.scheduler.plan import Order
 from tests.databases import PostgresServer
 
 Asked = TypeVar("Asked", bound=FromMachine)
@@ -210,7 +215,7 @@ class Express:
         try:
             dialect = dialect_of(connection.getinfo(pyodbc.SQL_DBMS_NAME))
             assert dialect
-            connection.execute(LOCKING[dialect], f"machine:{machine_key(machine)}")
+            connection.execute(locking(dialect, 1), f"machine:{machine_key(machine)}")
             yield
         finally:
             # The server may have crashed meanwhile, and the transaction with it.
@@ -432,10 +437,25 @@ def intake_only(dsn: str) -> Program:
             # Nobody will carry out what the answers wait for.
             await service.leave(0)
         finally:
+            await intake.stop()
             await admission.stop()
             await database.close()
 
     return serving
+
+
+async def carried_out(dsn: str, request: Request) -> Outcome:
+    """What becomes of a request that is carried out by one who dies before anybody hears of it."""
+    order = Order(request, DEFAULTS, ALL_RIGHTS)
+    database = Database(dsn)
+    try:
+        (outcome,) = await database.transact(
+            lambda tx: carry_out(tx, read_layout(tx), request.site, [order])
+        )
+    finally:
+        await database.close()
+    assert isinstance(outcome, Outcome), outcome
+    return outcome
 
 
 class ServiceProcess:

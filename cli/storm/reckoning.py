@@ -19,7 +19,7 @@ from bus.options import Options
 from cli.storm.ledger import Ledger
 from cli.storm.machines import Fleet, RequestIds, number_of
 from express.database import MAX_ROWS, Database, Transaction, markers
-from express.jobs import read_folders, read_job, read_jobs_in
+from express.jobs import read_folders, read_jobs, read_jobs_in
 from express.schema import read_layout
 from express.tree import JobTree
 
@@ -272,7 +272,7 @@ def jobs_of(tx: Transaction, options: Options, item_id: str) -> list[int]:
     needed = JobTree((), folders, options.tag, options.root_folder).needed(item_id)
     if needed is None:
         return []
-    jobs = [job for each in needed.job_ids if (job := read_job(tx, each))]
+    jobs = read_jobs(tx, needed.job_ids)
     jobs += read_jobs_in(tx, needed.folder_ids)
     tree = JobTree(jobs, folders, options.tag, options.root_folder)
     return [job.id for job in tree.jobs_of(item_id) or ()]

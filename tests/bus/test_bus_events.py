@@ -405,3 +405,16 @@ async def test_a_reader_takes_no_more_at_a_time_than_it_may_and_knows_where_it_i
         assert (seen.position, seen.pending) == (10, 0)
         assert await seen.batch(5, 0.05) == []
     assert await readers(connection) == 0
+
+
+async def test_what_a_reader_does_when_it_has_caught_up_may_fail(
+    connection: Connection, log: EventLog
+) -> None:
+    """As where nobody reads any more what it writes: that is no failure of the bus."""
+
+    def gone() -> None:
+        raise BrokenPipeError
+
+    with capture_logs() as lines, pytest.raises(BrokenPipeError):
+        await everything(read(connection, "main", follow=True, caught_up=gone))
+    assert lines == []

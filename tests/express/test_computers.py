@@ -1,15 +1,24 @@
 """Finding, naming and creating the computer of a machine, on every kind of server."""
 
+import random
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
 
-from bus.machines import identity
-from bus.messages import ComputerRef, Machine
+from bus.machines import identity, swap_uuid
+from bus.messages import ComputerRef, Machine, ProblemBody
 from bus.problems import Problem
-from express.computers import candidates_query, create, find, group_id, named, rename
-from express.connection import DatabaseUnavailable
-from express.database import Database, Transaction, WriteConflict
+from express.computers import (
+    Newcomer,
+    candidates_query,
+    create,
+    find,
+    group_id,
+    named,
+    rename,
+)
+from express.database import Database, Transaction, WriteConflict, markers
 from express.dialects import Dialect
 from express.schedules import lock
 from express.schema import read_layout
@@ -44,8 +53,20 @@ def add(
 
 
 def look(tx: Transaction, machine: Machine) -> int | None:
-    found = find(tx, read_layout(tx), identity(machine))
+    (found,) = find(tx, read_layout(tx), [identity(machine)])
+    if isinstance(found, Problem):
+        raise found
     return found.id if found else None
+
+
+def having(tx: Transaction, name: str) -> list[int]:
+    """The computers of a name."""
+    return [ref.id for ref in named(tx, [name])[name]]
+
+
+def create_one(tx: Transaction, machine: Machine, shared: frozenset[str] = frozenset()) -> int:
+    newcomer = Newcomer(machine, identity(machine, shared), "PC-1")
+    return create(tx, read_layout(tx), 2, [newcomer])["PC-1"]
 
 
 async def test_a_uuid_is_found_in_any_form(database: Database) -> None:
@@ -89,8 +110,8 @@ async def test_an_unknown_machine_has_no_computer(database: Database) -> None:
 
 async def test_the_sample_computers_are_found(database: Database) -> None:
     known = identity(Machine(macs=("3c:52:82:a1:b7:01",)))
-    found = await database.transact(lambda tx: find(tx, read_layout(tx), known))
-    assert found is not None
+    (found,) = await database.transact(lambda tx: find(tx, read_layout(tx), [known]))
+    assert isinstance(found, ComputerRef)
     assert found.name == "STAFF-0117"
 
 
@@ -168,7 +189,7 @@ async def test_what_looks_like_sql_is_a_value_like_any_other(database: Database)
     def work(tx: Transaction) -> None:
         number = add(tx, text, serial=text)
         assert look(tx, Machine(serial=text)) == number
-        assert [ref.id for ref in named(tx, text)] == [number]
+        assert having(tx, text) == [number]
 
     await database.transact(work)
 
@@ -204,7 +225,7 @@ async def test_a_name_is_taken_in_any_case(names: Database) -> None:
     def work(tx: Transaction) -> None:
         number = add(tx, "MÜLLER-PC")
         for asked in ("Müller-PC", "MÜLLER-PC", "müller-pc", "mÜller-pc"):
-            assert [ref.id for ref in named(tx, asked)] == [number]
+            assert having(tx, asked) == [number]
 
     await names.transact(work)
 
@@ -214,8 +235,8 @@ async def test_a_name_may_stand_at_several_computers_but_not_at_leftovers(names:
         numbers = {add(tx, name) for name in ("TWIN", "twin")}
         add(tx, "TWIN", group=None)
         add(tx, "TWIN-2")
-        assert {ref.id for ref in named(tx, "Twin")} == numbers
-        assert named(tx, "nobody") == []
+        assert set(having(tx, "Twin")) == numbers
+        assert having(tx, "nobody") == []
 
     await names.transact(work)
 
@@ -224,8 +245,8 @@ async def test_a_computer_is_renamed(names: Database) -> None:
     def work(tx: Transaction) -> None:
         number = add(tx, "BEFORE")
         rename(tx, number, "1-AFTER")
-        assert [ref.id for ref in named(tx, "1-after")] == [number]
-        assert named(tx, "BEFORE") == []
+        assert having(tx, "1-after") == [number]
+        assert having(tx, "BEFORE") == []
 
     await names.transact(work)
 
@@ -254,9 +275,8 @@ async def test_a_created_computer_is_found_again_by_each_of_its_keys(names: Data
     shared = frozenset({"001b21aabbdd"})
 
     def create_it(tx: Transaction) -> int:
-        layout = read_layout(tx)
-        lock(tx, "name:pc-1")
-        return create(tx, layout, machine, identity(machine, shared), "PC-1", 2)
+        lock(tx, ["name:pc-1"])
+        return create_one(tx, machine, shared)
 
     number = await names.transact(create_it)
 
@@ -289,13 +309,12 @@ async def test_creating_a_name_that_is_there_is_a_conflict_and_leaves_nothing(
     machine = Machine(serial="X-1")
 
     def create_twice(tx: Transaction) -> None:
-        layout = read_layout(tx)
         add(tx, "PC-1")
-        create(tx, layout, machine, identity(machine), "PC-1", 2)
+        create_one(tx, machine)
 
     with pytest.raises(WriteConflict):
         await names.transact(create_twice)
-    assert await names.transact(lambda tx: named(tx, "PC-1")) == []
+    assert await names.transact(lambda tx: having(tx, "PC-1")) == []
 
 
 async def test_a_leftover_of_the_same_name_does_not_stand_in_the_way(names: Database) -> None:
@@ -303,26 +322,149 @@ async def test_a_leftover_of_the_same_name_does_not_stand_in_the_way(names: Data
 
     def work(tx: Transaction) -> None:
         old = add(tx, "PC-1", group=None, serial="X-1")
-        new = create(tx, read_layout(tx), machine, identity(machine), "PC-1", 2)
+        new = create_one(tx, machine)
         assert new != old
         assert look(tx, machine) == new
 
     await names.transact(work)
 
 
-async def test_nothing_is_created_where_it_would_have_to_be_guessed(database: Database) -> None:
-    machine = Machine(serial="X-1")
+async def test_machines_of_which_different_things_are_known_are_created_together(
+    database: Database,
+) -> None:
+    machines = {
+        "ALL": Machine(
+            uuid=UUID, serial="S-1", asset_tag="A-1", macs=("001b21aabb01",),
+            manufacturer="ACME", model="Box",
+        ),
+        "SERIAL": Machine(serial="S-2"),
+        "TAG": Machine(asset_tag="A-3", model="Box"),
+        "MACS": Machine(macs=("001b21aabb04", "001b21aabb05")),
+        "SERIAL-TOO": Machine(serial="S-6", macs=("001b21aabb06",)),
+        "LONG": Machine(serial="S" * 256, asset_tag="A-7"),
+    }  # fmt: skip
 
     def work(tx: Transaction) -> None:
-        tx.execute("DROP TABLE nics")
-        tx.execute("CREATE TABLE nics (computer_id int, nic_id int NOT NULL, mac_addr varchar(32))")
-        layout = read_layout(tx)
-        with pytest.raises(DatabaseUnavailable, match="does not let new computers") as caught:
-            create(tx, layout, machine, identity(machine), "PC-1", 2)
-        assert "nics.nic_id" in caught.value.message
-        assert named(tx, "PC-1") == []
+        newcomers = [Newcomer(each, identity(each), name) for name, each in machines.items()]
+        assert create(tx, read_layout(tx), 2, []) == {}
+        ids = create(tx, read_layout(tx), 2, newcomers)
+        stored = {
+            str(row[0]): tuple(row[1:])
+            for row in tx.fetch(
+                "SELECT c.name, h.uuid, h.serial_num, h.asset_tag, h.manuf, h.prod_name"
+                " FROM computer c JOIN hardware h ON h.computer_id = c.computer_id"
+                f" WHERE c.group_id = 2 AND c.computer_id IN ({markers(len(ids))})",
+                *ids.values(),
+            )
+        }
+        assert stored == {
+            "ALL": (UUID, "S-1", "A-1", "ACME", "Box"),
+            "SERIAL": (None, "S-2", None, None, None),
+            "TAG": (None, None, "A-3", None, "Box"),
+            "MACS": (None, None, None, None, None),
+            "SERIAL-TOO": (None, "S-6", None, None, None),
+            # A clipped key would be another machine's.
+            "LONG": (None, None, "A-7", None, None),
+        }
+        for name, machine in machines.items():
+            assert look(tx, machine) == ids[name]
+            macs = tx.fetch("SELECT mac_addr FROM nics WHERE computer_id = ?", ids[name])
+            assert [row[0].lower() for row in macs] == list(identity(machine).macs)
 
     await database.transact(work)
+
+
+async def test_where_no_table_is_about_hardware_what_is_known_stands_at_the_computer(
+    database: Database,
+) -> None:
+    machines = [Machine(serial="S-1", asset_tag="A-1"), Machine(serial="S-2"), Machine(uuid=UUID)]
+
+    def work(tx: Transaction) -> None:
+        tx.execute("DROP TABLE hardware")
+        tx.execute("DROP TABLE nics")
+        tx.execute("ALTER TABLE computer ADD serial_num varchar(32)")
+        tx.execute("ALTER TABLE computer ADD asset_tag varchar(32)")
+        layout = read_layout(tx)
+        newcomers = [Newcomer(each, identity(each), f"PC-{n}") for n, each in enumerate(machines)]
+        ids = create(tx, layout, 2, newcomers)
+        assert [look(tx, each) for each in machines] == [ids["PC-0"], ids["PC-1"], None]
+
+    await database.transact(work)
+
+
+async def test_a_name_that_is_there_lets_none_of_many_be_created(database: Database) -> None:
+    machines = [Machine(serial=f"S-{number}") for number in range(3)]
+
+    def create_all(tx: Transaction) -> None:
+        newcomers = [Newcomer(each, identity(each), f"PC-{n}") for n, each in enumerate(machines)]
+        add(tx, "PC-1")
+        create(tx, read_layout(tx), 2, newcomers)
+
+    with pytest.raises(WriteConflict):
+        await database.transact(create_all)
+    found = await database.transact(lambda tx: named(tx, ["PC-0", "pc-1", "PC-2"]))
+    assert found == {"PC-0": [], "pc-1": [], "PC-2": []}
+
+
+# Many at once.
+
+
+async def test_of_many_names_each_has_its_own_owners(names: Database) -> None:
+    def work(tx: Transaction) -> None:
+        one, two = add(tx, "Ä-1"), add(tx, "b-2")
+        found = named(tx, ["ä-1", "B-2", "C-3", "Ä-1"])
+        owners = {name: [ref.id for ref in refs] for name, refs in found.items()}
+        assert owners == {"ä-1": [one], "B-2": [two], "C-3": [], "Ä-1": [one]}
+        assert named(tx, []) == {}
+
+    await names.transact(work)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_many_machines_are_found_together_as_each_of_them_alone(
+    database: Database, seed: int
+) -> None:
+    chance = random.Random(seed)
+    uuids = [f"{number:08x}-0000-4000-8000-0123456789ab" for number in range(1, 9)]
+    uuids += [swap_uuid(uuids[0].replace("-", ""))]
+    serials = [f"S-{number}" for number in range(8)]
+    tags = [f"Tag {number}" for number in range(8)]
+    cards = [f"001b21aabb{number:02x}" for number in range(8)]
+
+    def any_of(values: Sequence[str]) -> str | None:
+        return chance.choice([*values, None, None, None])
+
+    def machine() -> Machine:
+        macs = tuple(chance.sample(cards, chance.choice([0, 0, 1, 1, 2, 3])))
+        return Machine(
+            uuid=any_of(uuids), serial=any_of(serials), asset_tag=any_of(tags), macs=macs
+        )
+
+    def work(tx: Transaction) -> None:
+        for number in range(12):
+            each = machine()
+            uuid = each.uuid and chance.choice([each.uuid.upper(), f"{{{each.uuid}}}"])
+            serial = each.serial and chance.choice([each.serial.lower(), f" {each.serial} "])
+            macs = [chance.choice([mac.upper(), f"{mac[:6]}-{mac[6:]}"]) for mac in each.macs]
+            group = chance.choice([2, 2, 2, None])
+            add(tx, f"PC-{number}", group=group, uuid=uuid, serial=serial,
+                asset_tag=each.asset_tag, macs=macs)  # fmt: skip
+        layout = read_layout(tx)
+        seen: Counter[str] = Counter()
+        for _ in range(25):
+            asked = [identity(machine()) for _ in range(chance.randrange(17))]
+            alone = [kept(find(tx, layout, [each])) for each in asked]
+            assert kept(find(tx, layout, asked)) == [each for (each,) in alone]
+            seen.update(type(each).__name__ for (each,) in alone)
+            seen.update(each.code for (each,) in alone if isinstance(each, ProblemBody))
+        assert {"ComputerRef", "NoneType", "ambiguous_machine", "bad_machine"} <= set(seen)
+
+    await database.transact(work)
+
+
+def kept(found: Sequence[ComputerRef | Problem | None]) -> list[ComputerRef | ProblemBody | None]:
+    """What was found, so that it can be compared."""
+    return [each.body() if isinstance(each, Problem) else each for each in found]
 
 
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
@@ -330,7 +472,7 @@ async def test_the_embedded_default_looks_computers_up_in_its_indices(database: 
     machine = Machine(uuid=UUID, serial="X-1", asset_tag="A-1", macs=("001b21aabbcc",))
 
     def steps(tx: Transaction) -> list[str]:
-        query, values = candidates_query(read_layout(tx), identity(machine))
+        query, values = candidates_query(read_layout(tx), [identity(machine)] * 16)
         return [str(row[3]) for row in tx.fetch(f"EXPLAIN QUERY PLAN {query}", *values)]
 
     plan = await database.transact(steps)

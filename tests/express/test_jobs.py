@@ -4,7 +4,14 @@ import pytest
 
 from bus.access import Rights
 from express.database import Database, Transaction
-from express.jobs import LARGEST_ID, read_all_jobs, read_job, read_jobs_in, read_menu_rows
+from express.jobs import (
+    LARGEST_ID,
+    read_all_jobs,
+    read_job,
+    read_jobs,
+    read_jobs_in,
+    read_menu_rows,
+)
 from express.rights import Permissions
 from express.tree import Folder, Job, JobTree
 
@@ -96,6 +103,15 @@ async def test_one_job_is_read_or_known_to_be_gone(database: Database) -> None:
     memory_test = Job(2000190, 5, "Memory test (MI)", "")
     assert await database.transact(lambda tx: read_job(tx, 2000190)) == memory_test
     assert await database.transact(lambda tx: read_job(tx, 1)) is None
+
+
+@pytest.mark.parametrize("more", [0, 999, 2500])
+async def test_of_many_jobs_those_that_exist_are_read_once(database: Database, more: int) -> None:
+    ids = [2000190, 2000101, 2000190, *range(1, more), LARGEST_ID + 1, -LARGEST_ID - 2, 10**18]
+    found = await database.transact(lambda tx: read_jobs(tx, ids))
+    assert sorted(job.id for job in found) == [2000101, 2000190]
+    assert Job(2000190, 5, "Memory test (MI)", "") in found
+    assert await database.transact(lambda tx: read_jobs(tx, [])) == []
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from bus.messages import JobRef, Outcome, ScheduledComputer, encode
 from express.database import Database, Transaction
 from express.progress import JobRow, Scheduled, read_rows, read_scheduled, rows_of
-from express.schedules import Record, record, replace_pending
+from express.schedules import Record, Wanted, record, replace_pending
 from express.schema import examine, read_layout
 
 pytestmark = pytest.mark.express
@@ -21,11 +21,8 @@ def computers(tx: Transaction) -> list[int]:
 
 
 def schedule(tx: Transaction, computer: int, jobs: list[int]) -> tuple[int, int]:
-    layout = read_layout(tx)
-    replace_pending(tx, layout, computer, jobs, NOW)
-    found = rows_of(tx, layout, computer, jobs)
-    assert found is not None
-    return found
+    replace_pending(tx, [Wanted(computer, jobs, NOW)])
+    return rows_of(tx, read_layout(tx), {computer: jobs})[computer]
 
 
 async def test_the_rows_of_what_was_just_scheduled_are_known(database: Database) -> None:
@@ -61,10 +58,30 @@ async def test_rows_among_which_somebody_elses_stand_are_nobodys(database: Datab
     def work(tx: Transaction) -> None:
         one, *_ = computers(tx)
         layout = read_layout(tx)
-        replace_pending(tx, layout, one, JOBS, NOW)
+        replace_pending(tx, [Wanted(one, JOBS, NOW)])
         tx.insert("event_schedule", ("event_id", "computer_id"), [(2000104, one)])
-        assert rows_of(tx, layout, one, JOBS) is None
-        assert rows_of(tx, layout, one, [*JOBS, 2000104]) is not None
+        assert rows_of(tx, layout, {one: JOBS}) == {}
+        assert one in rows_of(tx, layout, {one: [*JOBS, 2000104]})
+
+    await database.transact(work)
+
+
+async def test_the_rows_of_many_computers_are_known_together(database: Database) -> None:
+    def work(tx: Transaction) -> None:
+        one, two, three, four, *_ = computers(tx)
+        jobs = {one: JOBS, two: [2000101], three: [2000104, 2000102]}
+        tx.insert("event_schedule", ("event_id", "computer_id"), [(2000104, four)])
+        replace_pending(tx, [Wanted(each, ids, NOW) for each, ids in jobs.items()])
+        found = rows_of(tx, read_layout(tx), jobs)
+        assert found.keys() == jobs.keys()
+        for each, ids in jobs.items():
+            first, last = found[each]
+            rows = [row for row in read_rows(tx, [each], first) if row.id <= last]
+            assert [row.job.id for row in rows] == ids
+        # Somebody else's row on one of them spoils nothing for the others.
+        tx.insert("event_schedule", ("event_id", "computer_id"), [(2000104, two)])
+        assert rows_of(tx, read_layout(tx), jobs) == {one: found[one], three: found[three]}
+        assert rows_of(tx, read_layout(tx), {}) == {}
 
     await database.transact(work)
 
@@ -80,7 +97,7 @@ async def test_where_rows_have_no_ids_none_are_known(database: Database) -> None
         layout = read_layout(tx)
         findings = {finding.check: finding for finding in examine(tx)}
         assert not layout.numbered
-        assert rows_of(tx, layout, one, JOBS) is None
+        assert rows_of(tx, layout, {one: JOBS}) == {}
         assert findings["progress"].state == "warn"
 
     await database.transact(work)
@@ -134,8 +151,7 @@ async def test_what_was_scheduled_since_a_moment_is_known_with_its_rows(
         )  # fmt: skip
 
     def work(tx: Transaction) -> None:
-        for each in (done(1, (1, 2)), done(2, (3, 4)), done(3, None)):
-            record(tx, each)
+        record(tx, [done(1, (1, 2)), done(2, (3, 4)), done(3, None)])
         found = read_scheduled(tx, moment + timedelta(hours=2))
         assert found == [Scheduled("00000000-0000-0000-0000-000000000002", 2, (3, 4))]
 

@@ -1,6 +1,7 @@
 """Locks, pending jobs, start times and the record of requests."""
 
 import asyncio
+import random
 import time
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
@@ -15,15 +16,15 @@ from express.database import Database, Transaction, WriteConflict
 from express.dialects import Dialect
 from express.schedules import (
     Record,
+    Wanted,
+    clock,
     in_database_clock,
     lock,
     record,
     recorded,
     replace_pending,
-    start_time,
     unlock,
 )
-from express.schema import read_layout
 from tests.databases import Held, PostgresServer, held
 
 HANGS = 10.0
@@ -56,20 +57,20 @@ def count(tx: Transaction, table: str) -> int:
 
 
 def lock_and_unlock(tx: Transaction, key: str = "machine:1") -> None:
-    lock(tx, key)
-    unlock(tx, key)
+    lock(tx, [key])
+    unlock(tx, [key])
 
 
 async def test_transactions_with_one_lock_run_one_after_the_other(database: Database) -> None:
     log: list[str] = []
 
     def work(tx: Transaction, name: str) -> None:
-        lock(tx, "machine:1")
+        lock(tx, ["machine:1"])
         log.append(f"{name} in")
         log.append(f"{name} reads {count(tx, 'ii_request')}")
         time.sleep(0.1)
-        record(tx, a_record(f"request-{name}"))
-        unlock(tx, "machine:1")
+        record(tx, [a_record(f"request-{name}")])
+        unlock(tx, ["machine:1"])
         # The row is gone, but nobody may come in before the commit.
         time.sleep(0.1)
         log.append(f"{name} out")
@@ -86,7 +87,7 @@ async def test_transactions_with_one_lock_run_one_after_the_other(database: Data
 
 async def test_a_lock_is_let_go_when_its_transaction_fails(database: Database) -> None:
     def fail(tx: Transaction) -> None:
-        lock(tx, "machine:1")
+        lock(tx, ["machine:1"])
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -97,7 +98,7 @@ async def test_a_lock_is_let_go_when_its_transaction_fails(database: Database) -
 async def test_a_lock_is_let_go_when_its_holder_is_cancelled(database: Database) -> None:
     holder = Held()
     holding = asyncio.create_task(database.transact(holder.work))
-    await holder.do(lambda tx: lock(tx, "machine:1"))
+    await holder.do(lambda tx: lock(tx, ["machine:1"]))
     holding.cancel()
     with pytest.raises(asyncio.CancelledError):
         await holding
@@ -111,10 +112,10 @@ async def test_locks_of_different_keys_do_not_wait_where_there_are_many_writers(
     if kind == "sqlite":  # It has one writer.
         return
     async with held(database) as one:
-        await one.do(lambda tx: lock(tx, "machine:1"))
+        await one.do(lambda tx: lock(tx, ["machine:1"]))
         async with asyncio.timeout(5):
             await database.transact(partial(lock_and_unlock, key="machine:2"))
-        await one.do(lambda tx: unlock(tx, "machine:1"))
+        await one.do(lambda tx: unlock(tx, ["machine:1"]))
 
 
 async def test_a_wait_for_a_lock_has_an_end(
@@ -123,11 +124,11 @@ async def test_a_wait_for_a_lock_has_an_end(
     name = postgres.create(postgres_template)
     database = Database(postgres.dsn(name), statement_timeout=0.3)
     async with held(database) as holder:
-        await holder.do(lambda tx: lock(tx, "machine:1"))
+        await holder.do(lambda tx: lock(tx, ["machine:1"]))
         with pytest.raises((WriteConflict, DatabaseUnavailable)):
             async with asyncio.timeout(HANGS):
-                await database.transact(lambda tx: lock(tx, "machine:1"))
-        await holder.do(lambda tx: unlock(tx, "machine:1"))
+                await database.transact(lambda tx: lock(tx, ["machine:1"]))
+        await holder.do(lambda tx: unlock(tx, ["machine:1"]))
     await database.close()
     postgres.drop(name)
 
@@ -136,13 +137,57 @@ async def test_a_lock_taken_first_makes_sqlites_writers_wait_for_each_other(
     database: Database,
 ) -> None:
     def work(tx: Transaction, number: int) -> None:
-        lock(tx, f"machine:{number % 3}")
+        lock(tx, [f"machine:{number % 3}"])
         found = count(tx, "ii_request")
-        record(tx, a_record(f"request-{number}", digest=str(found)))
-        unlock(tx, f"machine:{number % 3}")
+        record(tx, [a_record(f"request-{number}", digest=str(found))])
+        unlock(tx, [f"machine:{number % 3}"])
 
     await asyncio.gather(*(database.transact(partial(work, number=n)) for n in range(30)))
     assert await database.transact(lambda tx: count(tx, "ii_request")) == 30
+
+
+async def test_of_many_locks_one_that_is_held_is_waited_for(database: Database) -> None:
+    told: list[str] = []
+
+    def work(tx: Transaction) -> None:
+        lock(tx, ["machine:3", "machine:1", "machine:2"])
+        told.append("in")
+        unlock(tx, ["machine:2", "machine:1", "machine:3"])
+
+    async with held(database) as one:
+        await one.do(lambda tx: lock(tx, ["machine:2", "name:x"]))
+        waiting = asyncio.create_task(database.transact(work))
+        await asyncio.wait({waiting}, timeout=0.2)
+        assert told == []
+        await one.do(lambda tx: unlock(tx, ["machine:2", "name:x"]))
+    await waiting
+    assert await database.transact(lambda tx: count(tx, "ii_lock")) == 0
+
+
+async def test_who_takes_many_locks_at_once_stands_in_nobodys_way_for_ever(
+    database: Database,
+) -> None:
+    chance = random.Random(7)
+
+    def work(tx: Transaction, keys: list[str]) -> None:
+        lock(tx, keys)
+        found = count(tx, "ii_request")
+        record(tx, [a_record(f"request-{found}")])
+        unlock(tx, keys)
+
+    keys = ["every", *(f"machine:{number}" for number in range(12))]
+    taken = [chance.sample(keys[1:], 6) + keys[:1] for _ in range(30)]
+    await asyncio.gather(*(database.transact(partial(work, keys=each)) for each in taken))
+    assert await database.transact(lambda tx: count(tx, "ii_request")) == 30
+
+
+async def test_no_lock_is_no_statement(database: Database) -> None:
+    def work(tx: Transaction) -> int:
+        lock(tx, [])
+        unlock(tx, [])
+        return len(tx.steps)
+
+    assert await database.transact(work) == 0
 
 
 # Pending jobs.
@@ -152,7 +197,6 @@ async def test_pending_jobs_are_replaced_in_order_and_others_kept(database: Data
     mine, other = await database.transact(lambda tx: (a_computer(tx), a_computer(tx, "STAFF-0118")))
 
     def replace(tx: Transaction) -> None:
-        layout = read_layout(tx)
         tx.insert(
             "event_schedule",
             ("event_id", "computer_id", "status_code"),
@@ -164,7 +208,7 @@ async def test_pending_jobs_are_replaced_in_order_and_others_kept(database: Data
                 (2000190, other, None),
             ],
         )
-        assert replace_pending(tx, layout, mine, JOBS, NOW) == 2
+        assert replace_pending(tx, [Wanted(mine, JOBS, NOW)]) == {mine: 2}
 
     await database.transact(replace)
     assert await database.transact(lambda tx: scheduled(tx, mine)) == [
@@ -173,45 +217,57 @@ async def test_pending_jobs_are_replaced_in_order_and_others_kept(database: Data
         *((job, NOW, None) for job in JOBS),
     ]
     assert await database.transact(lambda tx: scheduled(tx, other)) == [(2000190, None, None)]
-    removed = await database.transact(
-        lambda tx: replace_pending(tx, read_layout(tx), mine, [], NOW)
-    )
-    assert removed == 3
+    removed = await database.transact(lambda tx: replace_pending(tx, [Wanted(mine, [], NOW)]))
+    assert removed == {mine: 3}
+
+
+async def test_of_many_computers_each_gets_its_own_jobs_and_its_own_start(
+    database: Database,
+) -> None:
+    later = NOW + timedelta(days=1)
+
+    def work(tx: Transaction) -> None:
+        names = ("STAFF-0117", "STAFF-0118", "LIB-KIOSK-01", "CAD-LAB-01")
+        one, two, three, other = (a_computer(tx, name) for name in names)
+        tx.insert(
+            "event_schedule",
+            ("event_id", "computer_id", "status_code"),
+            [(2000190, one, None), (2000191, two, 0), (2000190, other, None), (2000192, one, None)],
+        )
+        wanted = [Wanted(one, JOBS, NOW), Wanted(two, JOBS[:1], later), Wanted(three, [], NOW)]
+        assert replace_pending(tx, wanted) == {one: 2}
+        assert scheduled(tx, one) == [(job, NOW, None) for job in JOBS]
+        assert scheduled(tx, two) == [(2000191, None, 0), (JOBS[0], later, None)]
+        assert scheduled(tx, three) == []
+        assert scheduled(tx, other) == [(2000190, None, None)]
+        assert replace_pending(tx, []) == {}
+        assert replace_pending(tx, wanted[:2]) == {one: 3, two: 1}
+
+    await database.transact(work)
 
 
 async def test_a_job_that_is_gone_schedules_none_of_them(database: Database) -> None:
     def schedule(tx: Transaction) -> None:
-        layout = read_layout(tx)
-        replace_pending(tx, layout, a_computer(tx), [*JOBS, 77], NOW)
+        wanted = [Wanted(a_computer(tx, "STAFF-0118"), JOBS, NOW)]
+        replace_pending(tx, [*wanted, Wanted(a_computer(tx), [*JOBS, 77], NOW)])
 
     with pytest.raises(pyodbc.Error, match=r"(?i)foreign key"):
         await database.transact(schedule)
     assert await database.transact(lambda tx: scheduled(tx, a_computer(tx))) == []
 
 
-async def test_nothing_is_scheduled_where_it_would_have_to_be_guessed(database: Database) -> None:
-    def schedule(tx: Transaction) -> None:
-        tx.execute("DROP TABLE event_schedule")
-        tx.execute(
-            "CREATE TABLE event_schedule (schedule_id int NOT NULL, event_id int, computer_id int,"
-            " start_time varchar(30), status_code int)"
-        )
-        layout = read_layout(tx)
-        replace_pending(tx, layout, a_computer(tx), JOBS, NOW)
-
-    with pytest.raises(DatabaseUnavailable, match="does not let jobs be scheduled") as caught:
-        await database.transact(schedule)
-    assert "event_schedule.schedule_id" in caught.value.message
-
-
 # Start times.
 
 
+def in_clock_of(tx: Transaction, at: datetime | None) -> datetime:
+    return in_database_clock(at, clock(tx), datetime.now(UTC))
+
+
 async def test_now_is_the_databases_now(database: Database) -> None:
-    now = await database.transact(lambda tx: start_time(tx, None))
+    now = await database.transact(lambda tx: in_clock_of(tx, None))
     assert now.tzinfo is None
     assert now.microsecond == 0
-    again = await database.transact(lambda tx: start_time(tx, datetime.now(UTC)))
+    again = await database.transact(lambda tx: in_clock_of(tx, datetime.now(UTC)))
     assert abs(again - now) <= timedelta(seconds=2)
 
 
@@ -219,9 +275,9 @@ async def test_a_start_time_comes_back_as_it_went(database: Database) -> None:
     at = datetime(2031, 12, 24, 18, 30, tzinfo=timezone(timedelta(hours=1)))
 
     def work(tx: Transaction) -> None:
-        layout, computer = read_layout(tx), a_computer(tx)
-        when = start_time(tx, at)
-        replace_pending(tx, layout, computer, JOBS[:1], when)
+        computer = a_computer(tx)
+        when = in_clock_of(tx, at)
+        replace_pending(tx, [Wanted(computer, JOBS[:1], when)])
         assert scheduled(tx, computer) == [(JOBS[0], when, None)]
 
     await database.transact(work)
@@ -236,7 +292,7 @@ async def test_a_server_in_another_zone_gets_its_own_clocks_time(
     admin.close()
     database = Database(postgres.dsn(name))
     noon = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
-    when = await database.transact(lambda tx: start_time(tx, noon))
+    when = await database.transact(lambda tx: in_clock_of(tx, noon))
     await database.close()
     postgres.drop(name)
     assert when == datetime(2026, 5, 1, 17, 45)  # noqa: DTZ001 - as the database's clock shows it
@@ -278,18 +334,38 @@ def a_record(request_id: str, digest: str = "d" * 64) -> Record:
 
 async def test_a_request_is_recorded_once(database: Database) -> None:
     done = a_record("0a0b0c0d-0000-4000-8000-000000000001")
-    assert await database.transact(lambda tx: recorded(tx, done.request_id)) is None
-    await database.transact(lambda tx: record(tx, done))
-    assert await database.transact(lambda tx: recorded(tx, done.request_id)) == done
+    assert await database.transact(lambda tx: recorded(tx, [done.request_id])) == {}
+    await database.transact(lambda tx: record(tx, [done]))
+    found = await database.transact(lambda tx: recorded(tx, [done.request_id]))
+    assert found == {done.request_id: done}
     with pytest.raises(WriteConflict):
-        await database.transact(lambda tx: record(tx, done))
+        await database.transact(lambda tx: record(tx, [done]))
+
+
+async def test_of_many_requests_those_that_were_done_are_known(database: Database) -> None:
+    done = {each.request_id: each for each in (a_record(f"r-{number}") for number in range(16))}
+    await database.transact(lambda tx: record(tx, list(done.values())))
+    await database.transact(lambda tx: record(tx, []))
+    asked = [f"r-{number}" for number in range(0, 32, 3)]
+    found = await database.transact(lambda tx: recorded(tx, asked))
+    assert found == {id_: done[id_] for id_ in asked if id_ in done}
+    assert await database.transact(lambda tx: recorded(tx, [])) == {}
+
+
+async def test_one_request_that_was_done_lets_none_of_many_be_recorded(
+    database: Database,
+) -> None:
+    await database.transact(lambda tx: record(tx, [a_record("r-2")]))
+    with pytest.raises(WriteConflict):
+        await database.transact(lambda tx: record(tx, [a_record(f"r-{n}") for n in range(4)]))
+    assert await database.transact(lambda tx: count(tx, "ii_request")) == 1
 
 
 async def test_a_request_is_forgotten_with_its_transaction(database: Database) -> None:
     def fail(tx: Transaction) -> None:
-        record(tx, a_record("r-1"))
+        record(tx, [a_record("r-1")])
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
         await database.transact(fail)
-    assert await database.transact(lambda tx: recorded(tx, "r-1")) is None
+    assert await database.transact(lambda tx: recorded(tx, ["r-1"])) == {}

@@ -17,6 +17,7 @@ import express
 from bus.machines import Identity
 from express.computers import candidates_query, details_query
 from express.dialects import DDL, Dialect
+from express.schedules import locking
 from express.schema import Layout, Owner, statements
 
 pytestmark = pytest.mark.express
@@ -103,7 +104,15 @@ def test_what_is_made_for_a_layout_reads_in_every_dialect(dialect: Dialect) -> N
             dialect=dialect, owners=present, sizes={}, nics=nics,
             hardware="hardware" in present.values(),
         )  # fmt: skip
-        query, values = candidates_query(layout, full)
+        query, values = candidates_query(layout, [full] * 3)
         assert query.count("?") == len(values)
         assert not query or parses(query, DIALECTS[dialect]), query
         assert parses(details_query(layout, 3), DIALECTS[dialect])
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_what_takes_locks_reads_in_its_dialect(dialect: Dialect) -> None:
+    for count in (1, 2, 16):
+        statement = locking(dialect, count)
+        assert statement.count("?") == count
+        assert parses(statement, DIALECTS[dialect]), statement

@@ -15,20 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bus import subjects
-from bus.access import ALL_RIGHTS
 from bus.buckets import prepare
 from bus.connection import connect
 from bus.events import Event, EventLog, event_decoder
 from bus.messages import ComputerRef, JobRef, Machine, Outcome, Request, decoder
-from bus.options import DEFAULTS
 from express.database import Database
-from express.layout_cache import LayoutCache
 from express.progress import JobRow
 from services.monitor.progress import Progress
 from services.monitor.underway import Underway, changes
-from services.scheduler.carrying import Order
 from services.scheduler.program import program as scheduler
-from services.scheduler.together import Together
 from tests.buses import BusServer
 from tests.databases import PostgresServer
 from tests.site import (
@@ -41,6 +36,7 @@ from tests.site import (
     Asker,
     Express,
     asker,
+    carried_out,
     eventually,
     intake_only,
     new_machine,
@@ -389,14 +385,8 @@ async def test_a_replacement_is_known_before_the_scheduler_has_told_of_it(
         await scheduled(client, express)
     second = await accepted(url, client, dsn, MEMORY_TEST)
     async with following(url, name, dsn):
-        database = Database(dsn)
-        try:
-            # As a scheduler that dies between the database and the bus.
-            await Together(database, LayoutCache(), 1).carry_out(
-                Order(second, DEFAULTS, ALL_RIGHTS)
-            )
-        finally:
-            await database.close()
+        # As a scheduler that dies between the database and the bus.
+        await carried_out(dsn, second)
         (end,) = await ended(client)
         assert (end.details["outcome"], end.details["done"]) == ("replaced", 0)
         async with running(url, name, scheduler(dsn)):

@@ -112,7 +112,7 @@ async def recorded(database: Database, *ages: timedelta, site: str = "main") -> 
                 request_id=request_id, site=site, machine=KEY, digest="d", state="scheduled",
                 outcome="{}", technician=None, item_id="job:1", created_at=datetime.now(UTC) - age,
             )  # fmt: skip
-            record(tx, done)
+            record(tx, [done])
 
     await database.transact(note)
     return ids
@@ -217,7 +217,7 @@ async def test_records_that_a_waiting_request_may_need_stay(
         request_id=str(uuid.uuid4()), site="main", machine=KEY, digest="d", state="scheduled",
         outcome="{}", technician=None, item_id="job:1", created_at=datetime.now(UTC),
     )  # fmt: skip
-    await database.transact(lambda tx: record(tx, done))
+    await database.transact(lambda tx: record(tx, [done]))
     removing = sweeping(connection, database, history, clock, retention_days=1)
     before = datetime.now(UTC) + DAY
     await removing.forget_records(before)

@@ -8,23 +8,19 @@ from pathlib import Path
 import pytest
 
 from bus import subjects
-from bus.access import ALL_RIGHTS
 from bus.buckets import prepare
 from bus.connection import connect
 from bus.events import Event, EventLog, Kind, event_decoder
 from bus.machines import machine_key
 from bus.messages import ItemEntry, Outcome, Request, decoder
-from bus.options import DEFAULTS
 from bus.problems import Problem
 from express.connection import sqlite_dsn
 from express.database import Database
-from express.layout_cache import LayoutCache
 from services.menu.program import program as menu
-from services.scheduler.carrying import Order, reject
+from services.scheduler.carrying import reject
 from services.scheduler.failures import Failures
 from services.scheduler.program import program as scheduler
 from services.scheduler.telling import Teller
-from services.scheduler.together import Together
 from tests.buses import BusServer
 from tests.site import (
     DESKTOP,
@@ -33,6 +29,7 @@ from tests.site import (
     Asker,
     Express,
     asker,
+    carried_out,
     eventually,
     intake_only,
     new_id,
@@ -57,17 +54,20 @@ async def waiting(url: str, client: Asker, dsn: str, name: str | None = None) ->
     return _request.decode(data)
 
 
+async def rejected(dsn: str, request: Request) -> Outcome:
+    """What becomes of a request that is rejected by one who dies before anybody hears of it."""
+    database = Database(dsn)
+    try:
+        return await reject(database, request, Problem("name_taken"))
+    finally:
+        await database.close()
+
+
 async def test_a_request_that_was_carried_out_by_one_who_died_is_told_of_by_the_next(
     url: str, name: str, dsn: str, client: Asker, express: Express
 ) -> None:
     request = await waiting(url, client, dsn)
-    database = Database(dsn)
-    try:
-        done = await Together(database, LayoutCache(), 1).carry_out(
-            Order(request, DEFAULTS, ALL_RIGHTS)
-        )
-    finally:
-        await database.close()
+    done = await carried_out(dsn, request)
     assert done.state == "scheduled"
     assert await told(client) == []
     before = express.tables("event_schedule", "computer")
@@ -82,11 +82,7 @@ async def test_a_request_that_was_rejected_by_one_who_died_is_told_of_and_kept_b
     url: str, name: str, dsn: str, client: Asker
 ) -> None:
     request = await waiting(url, client, dsn)
-    database = Database(dsn)
-    try:
-        outcome: Outcome = await reject(database, request, Problem("name_taken"))
-    finally:
-        await database.close()
+    outcome = await rejected(dsn, request)
     assert outcome.state == "rejected"
     async with running(url, name, scheduler(dsn)):
         await eventually(client.waiting, lambda found: not found)
@@ -257,19 +253,13 @@ async def dies_before_it_lets_go(client: Asker, dsn: str, request: Request, endi
     pull = await stream.pull_subscribe_bind(durable, subjects.REQUESTS)
     (message,) = await pull.fetch(1)
     await teller.accepted(request, again=False)
-    database = Database(dsn)
-    try:
-        if ending == "scheduled":
-            outcome = await Together(database, LayoutCache(), 1).carry_out(
-                Order(request, DEFAULTS, ALL_RIGHTS)
-            )
-        else:
-            outcome = await reject(database, request, Problem("name_taken"))
-            subject = subjects.rejected(client.site, machine_key(request.machine))
-            headers = {"Nats-Msg-Id": hashlib.sha256(message.data).hexdigest()}
-            await stream.publish(subject, message.data, headers=headers)
-    finally:
-        await database.close()
+    if ending == "scheduled":
+        outcome = await carried_out(dsn, request)
+    else:
+        outcome = await rejected(dsn, request)
+        subject = subjects.rejected(client.site, machine_key(request.machine))
+        headers = {"Nats-Msg-Id": hashlib.sha256(message.data).hexdigest()}
+        await stream.publish(subject, message.data, headers=headers)
     await teller.ended(request, outcome, again=False)
     await message.nak()
     await pull.unsubscribe()

@@ -7,8 +7,10 @@ import msgspec
 import pytest
 
 from bus.access import ALL_RIGHTS, Rights
+from bus.menus import STALE_HEADER
 from bus.messages import Menu, decoder
 from bus.options import Options
+from bus.service import Answer
 from express.connection import DatabaseUnavailable
 from express.jobs import MenuRows
 from express.tree import Job
@@ -422,6 +424,28 @@ class TestEdition:
             edition.keep(rights, edition.build(rights))
         assert edition.kept(ALL_RIGHTS)
         assert edition.kept(over(100)) is None
+
+    def test_parts_of_a_menu_that_is_out_of_date_are_the_same_bytes_and_say_so(self) -> None:
+        jobs = [Job(id_, None, f"{id_ * 7919 % 10007} (MI)", "") for id_ in range(15_000)]
+        built = Edition(MenuRows(jobs, [], {}), self.RULES).build(ALL_RIGHTS)
+        fresh, stale = built.answer(1), built.answer(1, stale=True)
+
+        assert isinstance(fresh, Answer)
+        assert isinstance(stale, Answer)
+        assert fresh.data is stale.data
+        assert stale.headers == fresh.headers | {STALE_HEADER: "true"}
+
+    def test_a_title_that_looks_like_the_field_is_left_alone_in_a_menu_that_is_out_of_date(
+        self,
+    ) -> None:
+        title = 'x "stale":false y'
+        rows = MenuRows([Job(1, None, f"{title} (MI)", "")], [], {})
+        answer = Edition(rows, self.RULES).build(ALL_RIGHTS).answer(stale=True)
+
+        assert isinstance(answer, bytes)
+        menu = _menu.decode(answer)
+        assert menu.stale
+        assert menu.entries[0].title == title
 
     def test_a_menu_that_is_kept_again_counts_once(self) -> None:
         built = self.edition(0).build(over(100))
