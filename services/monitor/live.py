@@ -57,7 +57,7 @@ _SKEW: Final = timedelta(minutes=1)
 """By how much the clocks of the site's services may differ."""
 _REMEMBERED: Final = 50_000
 """Machines and events that are remembered."""
-_GATHERED: Final = 0.25
+_GATHERED: Final = 1.0
 """Seconds for which changes are gathered before they are written."""
 _WRITERS: Final = 16
 _LEAVING: Final = 2.0

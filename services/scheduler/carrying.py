@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
-from bus.machines import machine_key
+from bus.machines import Identity, machine_key, swap_uuid
 from bus.messages import JobRef, Outcome, Request, ScheduledComputer, decoder, encode
 from bus.problems import Problem
 from express import computers, schedules
@@ -105,14 +105,20 @@ class _Locks:
 
 
 def _one_of_a_kind(plans: Sequence[Plan | Problem]) -> Iterator[Plan | Problem | WriteConflict]:
-    """The plans, where two want the same computer or the same name only the first of them."""
+    """The plans, where two want the same computer or the same name only the first of them.
+
+    Two new machines that share a key may be one: the second is looked for when the first is there.
+    """
     names: set[str] = set()
     ids: set[int] = set()
+    keys: set[str] = set()
     for each in plans:
         if isinstance(each, Problem):
             yield each
         elif each.computer and each.computer.id in ids:
             yield WriteConflict("another request for this computer is carried out first")
+        elif each.computer is None and not keys.isdisjoint(_keys(each.identity)):
+            yield WriteConflict("a machine that may be this one gets a computer first")
         elif each.new_name and each.name.casefold() in names:
             yield WriteConflict("another computer gets this name first")
         else:
@@ -121,6 +127,16 @@ def _one_of_a_kind(plans: Sequence[Plan | Problem]) -> Iterator[Plan | Problem |
                 names.add(each.name.casefold())
             if each.computer:
                 ids.add(each.computer.id)
+            else:
+                keys |= _keys(each.identity)
+
+
+def _keys(known: Identity) -> set[str]:
+    """What a machine's computer would be found by."""
+    uuids = (known.uuid, swap_uuid(known.uuid)) if known.uuid else ()
+    texts = {"serial": (known.serial,), "asset_tag": (known.asset_tag,), "mac": known.macs}
+    found = {f"{kind}:{text.lower()}" for kind, all_ in texts.items() for text in all_ if text}
+    return found | {f"uuid:{uuid}" for uuid in uuids}
 
 
 def _write(
