@@ -80,8 +80,7 @@ class Together(Generic[_Asked, _Answered]):
     async def close(self) -> None:
         """Breaks off what is under way, and what waits for it; nothing is asked any more."""
         self._closed = True
-        waiting, self._line = self._line, deque()
-        _break_off(waiting)
+        _break_off(self._line)
         for task in list(self._running):
             await end(task)
 

@@ -72,9 +72,7 @@ class Intake:
         self._judging: Together[_Question, Record | Plan] = Together(
             database, self._judge_all, turns=_TURNS
         )
-        self._recording: Together[str, Record | None] = Together(
-            database, _records, turns=_TURNS
-        )
+        self._recording: Together[str, Record | None] = Together(database, _records, turns=_TURNS)
         self._admission = admission
         self._events = events
         self._stream: JetStreamContext = site.connection.jetstream()

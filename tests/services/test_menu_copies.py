@@ -15,6 +15,7 @@ from bus.messages import Menu, decoder
 from bus.options import Options
 from express.connection import is_sqlite
 from express.database import Database
+from express.jobs import MenuRows
 from services.menu.copies import Copies, Sight
 from services.menu.keeper import LATEST, MenuKeeper
 from services.menu.lookout import FRESH, Lookout, Seen
@@ -198,6 +199,16 @@ async def test_rows_that_were_read_for_other_rules_are_not_taken(
         assert await copy.snapshots.fetch("another", WANTED) is None
 
 
+async def shared(copy: Copy, fingerprint: str, rows: MenuRows) -> None:
+    """Puts rows where other copies find them: again, since a slow bus is given up."""
+    for _ in range(10):
+        await copy.snapshots.put(fingerprint, WANTED, rows)
+        if (found := await copy.snapshots.fetch(fingerprint, WANTED)) is not None:
+            assert found == rows
+            return
+    raise AssertionError("they were never there")
+
+
 async def test_large_snapshots_travel_in_parts_and_the_last_takes_the_place_of_the_others(
     url: str, name: str, dsn: str
 ) -> None:
@@ -206,16 +217,14 @@ async def test_large_snapshots_travel_in_parts_and_the_last_takes_the_place_of_t
         # What cannot be packed.
         noise = [(number * 7919) ** 40 for number in range(1, 20_000)]
         rows.jobs.extend(rows.jobs[0]._replace(id=id_, name=hex(noise[id_])) for id_ in range(9999))
-        await copy.snapshots.put("large", WANTED, rows)
-        assert await copy.snapshots.fetch("large", WANTED) == rows
+        await shared(copy, "large", rows)
         bucket = await copy.connection.jetstream().key_value(subjects.MENUS)
         part = (await bucket.get(subjects.site_key(name, "1"))).value
         assert len(part or b"") == PART
 
         rows.jobs.clear()
-        await copy.snapshots.put("small", WANTED, rows)
+        await shared(copy, "small", rows)
         assert await copy.snapshots.fetch("large", WANTED) is None
-        assert await copy.snapshots.fetch("small", WANTED) == rows
 
 
 async def test_without_the_bus_each_copy_looks_for_itself(

@@ -15,15 +15,17 @@ from bus.problems import Problem
 from express.connection import DatabaseUnavailable
 from express.database import Database, Step, Transaction, WriteConflict
 from express.layout_cache import LayoutCache
-from express.schema import Layout
-from services.scheduler import together
-from services.scheduler.carrying import Order, carry_out
-from services.scheduler.together import MOST, Together
+from express.together import MOST, Together
+from services.scheduler.carrying import carry_out
+from services.scheduler.plan import Order
 from tests.echo import until
 from tests.site import DESKTOP, DESKTOP_JOBS, Express, new_id, new_machine
 
+Orders = Sequence[Order[Request]]
+Line = Together[Order[Request], Outcome]
 
-def order(machine: Machine, item: str = DESKTOP, name: str | None = None) -> Order:
+
+def order(machine: Machine, item: str = DESKTOP, name: str | None = None) -> Order[Request]:
     request = Request(
         request_id=new_id(),
         site="lab",
@@ -34,6 +36,25 @@ def order(machine: Machine, item: str = DESKTOP, name: str | None = None) -> Ord
         computer_name=name,
     )
     return Order(request, DEFAULTS, ALL_RIGHTS)
+
+
+class Work:
+    """Carries orders out as the carrier does; holds one of them up, and breaks at another."""
+
+    def __init__(self) -> None:
+        self.slow: Order[Request] | None = None
+        self.go_on = threading.Event()
+        self.bad: Order[Request] | None = None
+        self.error: type[Exception] = ValueError
+        self._layouts = LayoutCache()
+
+    def __call__(self, tx: Transaction, orders: Orders) -> list[Outcome | Exception]:
+        if self.slow in orders:
+            self.go_on.wait(20)
+        ends = carry_out(tx, self._layouts.layout(tx), "lab", orders)
+        if self.bad in orders:
+            raise self.error("it broke")
+        return ends
 
 
 @pytest.fixture
@@ -48,16 +69,28 @@ async def database(dsn: str, steps: Counter[Step]) -> AsyncIterator[Database]:
         steps[step] += 1
 
     found = Database(dsn, observe=observe)
-    try:
-        yield found
-    finally:
-        await found.close()
+    yield found
+    await found.close()
 
 
-async def all_of(line: Together, orders: Sequence[Order]) -> list[Outcome | BaseException]:
+@pytest.fixture
+def work() -> Work:
+    return Work()
+
+
+@pytest.fixture
+async def line(database: Database, work: Work) -> AsyncIterator[Line]:
+    """A line with one turn."""
+    found: Line = Together(database, work, turns=1)
+    yield found
+    work.go_on.set()
+    await found.close()
+
+
+async def all_of(line: Line, orders: Orders) -> list[Outcome | BaseException]:
     """What becomes of orders that wait together, for one that came before them."""
     ahead = order(new_machine(999))
-    _, *ended = await asyncio.gather(*map(line.carry_out, [ahead, *orders]), return_exceptions=True)
+    _, *ended = await asyncio.gather(*map(line.ask, [ahead, *orders]), return_exceptions=True)
     return ended
 
 
@@ -66,9 +99,8 @@ def jobs_scheduled(express: Express) -> int:
 
 
 async def test_who_comes_while_others_are_under_way_shares_the_next_transaction(
-    database: Database, steps: Counter[Step], express: Express
+    line: Line, steps: Counter[Step], express: Express
 ) -> None:
-    line = Together(database, LayoutCache(), turns=1)
     count = 2 * MOST
     outcomes = await all_of(line, [order(new_machine(number)) for number in range(count)])
     computers = {
@@ -79,8 +111,9 @@ async def test_who_comes_while_others_are_under_way_shares_the_next_transaction(
     assert steps["connection"] == 1 + 2
 
 
-async def test_what_is_refused_is_undone_alone(database: Database, express: Express) -> None:
-    line = Together(database, LayoutCache(), turns=1)
+async def test_what_is_refused_is_refused_alone(
+    line: Line, steps: Counter[Step], express: Express
+) -> None:
     taken = str(express.sql("SELECT name FROM computer WHERE group_id IS NOT NULL")[0][0])
     orders = [
         order(new_machine(1)),
@@ -96,37 +129,31 @@ async def test_what_is_refused_is_undone_alone(database: Database, express: Expr
     assert isinstance(third, Problem)
     assert third.code == "unknown_item"
     done = {str(row[0]) for row in express.sql("SELECT request_id FROM ii_request")}
-    assert {each.request.request_id in done for each in (orders[0], orders[3])} == {True}
-    assert {each.request.request_id in done for each in (orders[1], orders[2])} == {False}
+    assert {each.wish.request_id in done for each in (orders[0], orders[3])} == {True}
+    assert {each.wish.request_id in done for each in (orders[1], orders[2])} == {False}
     assert jobs_scheduled(express) == 2
+    assert steps["connection"] == 1 + 1
 
 
 async def test_two_who_want_one_name_in_one_transaction_do_not_both_get_it(
-    database: Database, express: Express
+    line: Line, express: Express
 ) -> None:
-    line = Together(database, LayoutCache(), turns=1)
     orders = [order(new_machine(number), name="SAME-NAME") for number in (1, 2)]
     first, second = await all_of(line, orders)
     assert isinstance(first, Outcome)
-    assert isinstance(second, Problem)
-    assert second.code == "name_taken"
+    assert isinstance(second, WriteConflict)
+    # The carrier asks again.
+    with pytest.raises(Problem, match="name_taken"):
+        await line.ask(orders[1])
     assert len(express.sql("SELECT * FROM computer WHERE name = 'SAME-NAME'")) == 1
 
 
 @pytest.mark.parametrize("error", [ValueError, WriteConflict])
 async def test_one_that_breaks_the_transaction_of_all_fails_alone(
-    database: Database, express: Express, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+    line: Line, work: Work, express: Express, error: type[Exception]
 ) -> None:
     bad = order(new_machine(2))
-
-    def breaking(tx: Transaction, layout: Layout, each: Order) -> Outcome:
-        outcome = carry_out(tx, layout, each)
-        if each is bad:
-            raise error("it broke")
-        return outcome
-
-    monkeypatch.setattr(together, "carry_out", breaking)
-    line = Together(database, LayoutCache(), turns=1)
+    work.bad, work.error = bad, error
     first, second, third = await all_of(line, [order(new_machine(1)), bad, order(new_machine(3))])
     assert isinstance(first, Outcome)
     assert isinstance(third, Outcome)
@@ -134,34 +161,35 @@ async def test_one_that_breaks_the_transaction_of_all_fails_alone(
     assert jobs_scheduled(express) == 2
 
 
-async def test_who_was_taken_along_by_one_who_is_cancelled_is_told_and_nothing_is_written(
-    database: Database,
-    steps: Counter[Step],
-    express: Express,
-    monkeypatch: pytest.MonkeyPatch,
+async def test_who_gives_up_takes_nobody_with_him(
+    line: Line, work: Work, steps: Counter[Step], express: Express
 ) -> None:
-    slow, other = order(new_machine(1)), order(new_machine(2))
-    goes_on = threading.Event()
-
-    def waiting(tx: Transaction, layout: Layout, each: Order) -> Outcome:
-        if each is slow:
-            goes_on.wait(20)
-        return carry_out(tx, layout, each)
-
-    monkeypatch.setattr(together, "carry_out", waiting)
-    line = Together(database, LayoutCache(), turns=1)
-    ahead, leading, along = (
-        asyncio.create_task(line.carry_out(each)) for each in (order(new_machine(999)), slow, other)
-    )
+    orders = [order(new_machine(number)) for number in (999, 1, 2)]
+    work.slow = orders[1]
+    ahead, leaving, along = (asyncio.create_task(line.ask(each)) for each in orders)
     await ahead
     await until(lambda: steps["connection"] == 2)
-    leading.cancel()
-    with pytest.raises(DatabaseUnavailable) as told:
-        await along
-    assert "broken off" in told.value.reason
-    with pytest.raises(asyncio.CancelledError):
-        await leading
-    goes_on.set()
-    # The next one waits for nothing of it.
-    assert (await line.carry_out(order(new_machine(3)))).state == "scheduled"
-    assert jobs_scheduled(express) == 1
+    leaving.cancel()
+    await asyncio.wait({leaving})
+    assert leaving.cancelled()
+    work.go_on.set()
+    assert (await along).state == "scheduled"
+    # It was under way already, and whoever asks for it again finds it done.
+    assert (await line.ask(orders[1])).replaced == 0
+    assert jobs_scheduled(express) == 2
+
+
+async def test_of_what_is_broken_off_all_are_told_and_nothing_is_written(
+    line: Line, work: Work, steps: Counter[Step], express: Express
+) -> None:
+    orders = [order(new_machine(number)) for number in (999, 1, 2)]
+    work.slow = orders[1]
+    ahead, *others = (asyncio.create_task(line.ask(each)) for each in orders)
+    await ahead
+    await until(lambda: steps["connection"] == 2)
+    await line.close()
+    for told in await asyncio.gather(*others, return_exceptions=True):
+        assert isinstance(told, DatabaseUnavailable)
+        assert "broken off" in told.reason
+    work.go_on.set()
+    assert jobs_scheduled(express) == 0
