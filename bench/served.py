@@ -1,4 +1,4 @@
-"""A site on PostgreSQL, each part a process, with as many copies of each service as are asked for."""
+"""A site on PostgreSQL, each part a process, with as many copies of each service as wanted."""
 
 import asyncio
 import contextlib
@@ -27,12 +27,16 @@ ONE_EACH: Final[Mapping[str, int]] = dict.fromkeys(SERVICES, 1)
 
 @contextlib.contextmanager
 def served(
-    copies: Mapping[str, int] = ONE_EACH, prepare: Callable[[str], None] | None = None
+    copies: Mapping[str, int] = ONE_EACH,
+    prepare: Callable[[str], None] | None = None,
+    *,
+    sample: bool = True,
 ) -> Iterator[tuple[Site, str]]:
     """A site that answers, and the connection string of its database; ended on leaving.
 
     What is acknowledged is on disk: NATS syncs always, PostgreSQL runs as it does by default.
-    ``prepare`` is called with the connection string of the sample database before the site starts.
+    ``prepare`` is called with the connection string of the database before the site starts; the
+    database holds the sample job tree then, or none.
 
     Raises:
         MeasureError: it does not start.
@@ -45,7 +49,7 @@ def served(
         stack.callback(postgres.remove)
         postgres.start(durable=True)
         express, history = (postgres.dsn(postgres.create()) for _ in range(2))
-        asyncio.run(_fill(express))
+        asyncio.run(_create(express, sample))
         if prepare:
             prepare(express)
         durable = f'jetstream {{ store_dir: "{folder / "store"}", sync_interval: always }}'
@@ -70,25 +74,26 @@ def served(
                     command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
                 )
                 stack.callback(end, process)
-        asyncio.run(_until_all_answer(bus.url, copies, folder / "log"))
+        try:
+            asyncio.run(_until_all_answer(bus.url, copies))
+        except TimeoutError as error:
+            said = (folder / "log").read_text(encoding="utf-8")
+            raise MeasureError(f"the site did not start:\n{said}") from error
         yield Site(bus.url, _NAME, folder, environment, metrics), express
 
 
-async def _fill(dsn: str) -> None:
+async def _create(dsn: str, sample: bool) -> None:
     database = Database(dsn)
     try:
-        await create_embedded(database, sample=True)
+        await create_embedded(database, sample=sample)
     finally:
         await database.close()
 
 
-async def _until_all_answer(url: str, services: Mapping[str, int], log: Path) -> None:
-    try:
-        async with asyncio.timeout(_ANSWERS_WITHIN):
-            connection = await connect(url, "bench")
-            try:
-                await wait_for_services(connection, _NAME, list(services))
-            finally:
-                await connection.close()
-    except TimeoutError as error:
-        raise MeasureError(f"the site did not start:\n{log.read_text(encoding='utf-8')}") from error
+async def _until_all_answer(url: str, services: Mapping[str, int]) -> None:
+    async with asyncio.timeout(_ANSWERS_WITHIN):
+        connection = await connect(url, "bench")
+        try:
+            await wait_for_services(connection, _NAME, list(services))
+        finally:
+            await connection.close()

@@ -74,7 +74,7 @@ class PostgresServer:
         )  # fmt: skip
 
     def start(self, *, durable: bool = False) -> None:
-        """Starts the server and waits until it answers; ``durable`` waits for the disk, as usual."""
+        """Starts it and waits until it answers; ``durable`` waits for the disk, as is usual."""
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [

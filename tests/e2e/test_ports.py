@@ -19,9 +19,12 @@ def test_whom_a_port_is_kept_for_may_listen_there_again_and_again() -> None:
 
 
 def test_a_port_that_is_kept_is_refused_to_a_stranger() -> None:
-    with held_port() as holder, socket.socket() as stranger:
-        with pytest.raises(OSError, match="in use"):
-            stranger.bind((HOST, port_of(holder)))
+    with (
+        held_port() as holder,
+        socket.socket() as stranger,
+        pytest.raises(OSError, match="in use"),
+    ):
+        stranger.bind((HOST, port_of(holder)))
 
 
 def test_nobody_is_promised_a_port_where_somebody_listens() -> None:
