@@ -1,7 +1,8 @@
 """`imageinvoker monitor`: one copy of the monitor, until SIGINT or SIGTERM."""
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 
@@ -9,6 +10,9 @@ from cli.fail import WrongUseError
 from cli.services import DatabaseFile, Watch, serve
 from cli.target import Target, database, find, history
 from services.monitor.credentials import Credentials, credentials
+
+_GIVES_WAY: Final = 10
+"""By how much it is nicer than the other services, as nice(2) counts."""
 
 HistoryFile = Annotated[
     Path | None,
@@ -37,7 +41,8 @@ def monitor(
 ) -> int:
     """Run a copy of the monitor: it turns events into history, metrics, a live view and mail.
 
-    Several copies may run; one works, and another goes on when it dies.
+    Several copies may run; one of them keeps the history, and another goes on when it dies. It
+    gives way to the services that people at a PC wait for.
 
     Example: IMAGEINVOKER_HISTORY='Driver=...' imageinvoker monitor --server nats://bus:4222
     """
@@ -49,6 +54,7 @@ def monitor(
         history(history_file, address.server),
         mail_credentials(mail_file),
     )
+    os.nice(_GIVES_WAY)
     return serve("monitor", address, serving, watch)
 
 

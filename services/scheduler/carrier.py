@@ -159,7 +159,7 @@ class Carrier:
             self._delays.forget(number)
         with contextlib.suppress(nats.errors.Error, TimeoutError):
             if delay is None:
-                await message.ack_sync()
+                await message.ack()
             else:
                 await message.nak(delay=delay)
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import nats.errors
 import pytest
 
+from bench.cold_visit import Question, visits_a_second
+from bench.echoing import until_heard
 from bench.harness import MeasureError
 from bench.show_rate import compare, show
 from bench.site import MACHINE, Site, end, new_machine, protect, running_site
@@ -63,6 +65,17 @@ async def test_the_echo_answers_each_machine_with_its_own_bytes(
 
     assert await eventually(lambda: asked("aa"), bool) == b"menu of aa"
     assert await asked("bb") == b"menu of bb"
+
+
+async def test_a_visit_whose_answer_is_too_small_is_no_measure(
+    bus: BusServer, echo: str, connection: Connection
+) -> None:
+    await until_heard(connection, f"{echo}.aa")
+    size = len(b"menu of aa")
+    visit = [Question(f"{echo}.aa", b"?", size), Question(f"{echo}.bb", b"?", size)]
+    assert await visits_a_second(bus.url, [visit] * 3) > 0
+    with pytest.raises(MeasureError, match="menu of bb"):
+        await visits_a_second(bus.url, [[replace(visit[1], answered=size + 1)]])
 
 
 @pytest.fixture

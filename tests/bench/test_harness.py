@@ -9,19 +9,33 @@ from bench.harness import (
     MeasureError,
     Reach,
     Rounds,
+    Run,
     as_json,
     choose,
     make,
+    microseconds,
     middle,
     milliseconds,
+    one_figure,
     per_second,
     share,
     surroundings,
 )
+from bench.runs import runs
 
 
-def figure(name: str = "speed", value: float = 1.0, reach: Reach = Reach("<=", 2)) -> Figure:
-    return Figure(name, f"how {name} is made", reach, lambda _say: value)
+def run(name: str = "speed", value: float = 1.0, reach: Reach = Reach("<=", 2)) -> Run:
+    return one_figure(name, f"how {name} is made", reach, lambda _say: value)
+
+
+def several(values: dict[str, float], *names: str, trial: str = "") -> Run:
+    """A run that makes these values of figures that are to be at least 1."""
+    figures = (Figure(name, f"how {name} is made", Reach(">=", 1), trial) for name in names)
+    return Run(tuple(figures), lambda _say: values)
+
+
+def silent(_line: str) -> None:
+    """Says nothing."""
 
 
 def test_a_reach_holds_exactly_where_its_sign_says() -> None:
@@ -56,6 +70,10 @@ def test_each_round_says_both_sides_and_their_ratio() -> None:
     assert said == ["round  1   show 24,000/s   echo 30,000/s   ratio 0.800"]
 
 
+def test_times_read_as_people_write_them() -> None:
+    assert (milliseconds(0.0125), microseconds(0.0000136)) == ("12.5 ms", "13.6 µs")
+
+
 def test_no_rounds_are_no_figure() -> None:
     with pytest.raises(MeasureError):
         middle(lambda _line: None, "nothing", [])
@@ -70,8 +88,8 @@ def test_a_share_is_a_value_that_was_measured() -> None:
 
 def test_the_last_line_tells_value_reach_and_verdict_of_each_figure() -> None:
     made = make(
-        [figure("show_rate", 0.93, Reach(">=", 0.9)), figure("menu_build", 1.6, Reach("<=", 1.5))],
-        lambda _line: None,
+        [run("show_rate", 0.93, Reach(">=", 0.9)), run("menu_build", 1.6, Reach("<=", 1.5))],
+        silent,
     )
     line = as_json(made)
     assert "\n" not in line
@@ -82,8 +100,39 @@ def test_the_last_line_tells_value_reach_and_verdict_of_each_figure() -> None:
 
 
 def test_the_verdict_is_of_the_value_that_is_printed() -> None:
-    (made,) = make([figure(value=2.0001)], lambda _line: None)
+    (made,) = make([run(value=2.0001)], silent)
     assert (made.value, made.ok) == (2.0, True)
+
+
+def test_one_run_makes_several_figures_each_with_its_own_verdict() -> None:
+    said: list[str] = []
+    made = make([several({"rate": 0.5, "share": 2.0}, "rate", "share")], said.append)
+    assert [(each.figure.name, each.ok) for each in made] == [("rate", False), ("share", True)]
+    assert said == [
+        "rate: how rate is made",
+        "share: how share is made",
+        "    rate = 0.5, to reach >= 1: FALLS SHORT",
+        "    share = 2.0, to reach >= 1: ok",
+    ]
+
+
+def test_a_figure_that_its_run_leaves_out_falls_short_and_the_others_do_not() -> None:
+    made = make([several({"share": 2.0}, "rate", "share")], silent)
+    assert [(each.value, each.ok) for each in made] == [(None, False), (2.0, True)]
+
+
+def test_a_reach_of_nothing_holds_for_nothing_alone() -> None:
+    made = make([run("errors", 0, Reach("<=", 0)), run("lost", 1, Reach("<=", 0))], silent)
+    assert [each.ok for each in made] == [True, False]
+
+
+def test_a_trial_reaches_nothing_and_says_so_wherever_its_value_stands() -> None:
+    said: list[str] = []
+    made = make([several({"rate": 7.0}, "rate", trial="500 machines")], said.append)
+    assert "A TRIAL (500 machines), which shows nothing" in said[-1]
+    assert json.loads(as_json(made)) == {
+        "rate": {"value": 7.0, "reach": ">= 1", "ok": False, "trial": "500 machines"}
+    }
 
 
 def test_a_figure_that_cannot_be_made_keeps_no_other_back(
@@ -98,9 +147,9 @@ def test_a_figure_that_cannot_be_made_keeps_no_other_back(
     said: list[str] = []
     made = make(
         [
-            Figure("one", "a part is missing", Reach("<", 1), missing),
-            Figure("two", "a bug", Reach("<", 1), broken),
-            figure("three"),
+            one_figure("one", "a part is missing", Reach("<", 1), missing),
+            one_figure("two", "a bug", Reach("<", 1), broken),
+            run("three"),
         ],
         said.append,
     )
@@ -110,14 +159,25 @@ def test_a_figure_that_cannot_be_made_keeps_no_other_back(
 
 
 def test_figures_are_made_in_their_own_order_whatever_order_is_asked() -> None:
-    figures = [figure("a"), figure("b"), figure("c")]
-    assert [each.name for each in choose(figures, ["c", "a"])] == ["a", "c"]
-    assert choose(figures, []) == figures
+    runs = [run("a"), run("b"), run("c")]
+    assert choose(runs, ["c", "a"]) == [runs[0], runs[2]]
+    assert choose(runs, []) == runs
+
+
+def test_a_run_is_made_once_whichever_and_however_many_of_its_figures_are_asked_for() -> None:
+    runs = [run("a"), several({}, "b", "c")]
+    assert choose(runs, ["c"]) == [runs[1]]
+    assert choose(runs, ["c", "b"]) == [runs[1]]
 
 
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(KeyError, match="speeed"):
-        choose([figure("speed")], ["speeed"])
+        choose([run("speed")], ["speeed"])
+
+
+def test_no_two_figures_have_one_name() -> None:
+    names = [figure.name for each in runs() for figure in each.figures]
+    assert len(set(names)) == len(names)
 
 
 def test_a_busy_machine_is_told_before_anything_is_measured() -> None:

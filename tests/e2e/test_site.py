@@ -27,7 +27,9 @@ def test_a_site_says_where_it_answers_and_ends_clean(idle_site: Site, how: signa
     assert ready.site == "lab"
     assert ready.nats_url.startswith("nats://127.0.0.1:")
     assert "express.db" in ready.database
-    children = [idle_site.child(name) for name in ("menu", "auth", "scheduler")]
+    children = [idle_site.child(name) for name in ("menu", "auth", "scheduler", "monitor")]
+    menu, *_, monitor = (os.getpriority(os.PRIO_PROCESS, each) for each in children)
+    assert monitor > menu, "the monitor gives way to those who people wait for"
     assert idle_site.stop(how) == 0
     assert not (idle_site.folder / "ready.json").exists()
     assert not any(map(alive, children))
