@@ -1,13 +1,16 @@
 # What can be done with this repository; `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check soak bench pictures documents lock
+.PHONY: help setup demo test check soak bench performance pictures documents lock
 
 PYTHON ?= python3
 BIN := .venv/bin
 DEBIAN := python3-venv unixodbc libsqliteodbc odbc-postgresql postgresql samba-ad-dc samba-ad-provision \
 	prometheus systemd fonts-dejavu-core libfaketime
 FIGURE ?=
+MACHINES ?=
+REPORT ?=
 WORKERS ?= 2
+BENCH = $(BIN)/python -m bench $(if $(MACHINES),--machines $(MACHINES)) $(if $(REPORT),--report $(REPORT))
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,7 +49,10 @@ soak: setup ## kill, freeze and fill the parts of a site for long, while 200 mac
 	IMAGEINVOKER_FAULT_MACHINES=200 IMAGEINVOKER_FAULT_ROUNDS=5 $(BIN)/pytest -n $(WORKERS) -s tests/faults
 
 bench: setup ## every figure, or one: make bench FIGURE=show_rate
-	@$(BIN)/python -m bench $(FIGURE)
+	@$(BENCH) $(FIGURE)
+
+performance: setup ## every figure, or some, into docs/performance.md
+	@$(BENCH) $(FIGURE) | tee /dev/stderr | $(BIN)/python -m bench.performance docs/performance.md
 
 pictures: setup ## take the pictures of the portal anew
 	$(BIN)/python docs/take_pictures.py

@@ -1,56 +1,55 @@
 """`python -m bench [FIGURE ...]`: makes all figures, or those named."""
 
+import argparse
 import sys
+from pathlib import Path
 from typing import Final
 
-from bench import (
-    client_memory,
-    event_backlog,
-    first_screen,
-    history_stats,
-    login_burst,
-    menu_build,
-    menu_change,
-    monitor_rate,
-    schedule_events,
-    schedule_folder,
-    show_rate,
-    show_rights,
-)
 from bench.harness import as_json, choose, here, make
+from bench.runs import runs
+from bench.storm import MACHINES
 
-FIGURES: Final = (
-    show_rate.FIGURE,
-    show_rights.FIGURE,
-    login_burst.FIGURE,
-    menu_build.FIGURE,
-    menu_change.FIGURE,
-    schedule_folder.ON_SQLITE,
-    schedule_folder.ON_POSTGRES,
-    schedule_events.FIGURE,
-    monitor_rate.ON_SQLITE,
-    monitor_rate.ON_POSTGRES,
-    event_backlog.FIGURE,
-    history_stats.OF_ONE_SITE,
-    history_stats.OF_ALL_SITES,
-    first_screen.FIGURE,
-    client_memory.FIGURE,
-)
 _UNKNOWN: Final = 2
 
 
-def main(names: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """The exit status: 0 whatever the figures are, 2 for a name that no figure has."""
+    asked = _parser().parse_args(arguments)
+    known = runs(asked.machines, asked.report)
     try:
-        figures = choose(FIGURES, names)
+        chosen = choose(known, asked.figures)
     except KeyError as error:
-        known = "".join(f"\n  {figure.name:26}{figure.about}" for figure in FIGURES)
-        sys.stderr.write(f"There is no figure {error}. These there are:{known}\n")
+        figures = [figure for run in known for figure in run.figures]
+        told = "".join(f"\n  {figure.name:26}{figure.about}" for figure in figures)
+        sys.stderr.write(f"There is no figure {error}. These there are:{told}\n")
         return _UNKNOWN
     print(here(), flush=True)
-    made = make(figures, lambda line: print(line, flush=True))
+    made = make(chosen, lambda line: print(line, flush=True))
     print(as_json(made), flush=True)
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m bench", description="Makes figures.")
+    parser.add_argument("figures", nargs="*", metavar="FIGURE", help="all, where none is named")
+    parser.add_argument(
+        "--machines",
+        type=_count,
+        default=MACHINES,
+        help="machines of the storm; another number than %(default)s is a trial, and says so",
+    )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        help="where the storm's report goes (HTML); else to a new scratch folder",
+    )
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError("say a number from 1 on")
+    return int(text)
 
 
 sys.exit(main(sys.argv[1:]))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.first_screen import client_command
-from bench.harness import Figure, MeasureError, Reach, Say, middle
+from bench.harness import MeasureError, Reach, Say, middle, one_figure
 from bench.site import running_site
 from bench.terminal import Terminal
 from bus.texts import TEXTS
@@ -47,7 +47,7 @@ def _megabytes(pid: int, name: str) -> float:
     return int(found[1]) * 1024 / 1_000_000
 
 
-FIGURE: Final = Figure(
+RUN: Final = one_figure(
     name="client_memory_mb",
     about="resident memory of the boot client with its menu on the screen, in MB",
     reach=Reach("<", 80),

@@ -15,7 +15,7 @@ from typing import Final
 import uvloop
 from nats.js.api import AckPolicy, ConsumerConfig
 
-from bench.harness import Figure, MeasureError, Reach, Rounds, Say, milliseconds
+from bench.harness import MeasureError, Reach, Rounds, Say, milliseconds, one_figure
 from bench.history import PER_DEPLOYMENT, SITE, deployment
 from bus import subjects
 from bus.buckets import prepare
@@ -106,7 +106,7 @@ async def _bare(connection: Connection) -> float:
     return time.perf_counter() - began
 
 
-FIGURE: Final = Figure(
+RUN: Final = one_figure(
     name="event_backlog",
     about="seconds to read some kinds of 40,000 events / to take bare messages",
     reach=Reach("<=", 2),

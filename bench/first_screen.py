@@ -10,7 +10,7 @@ import sysconfig
 from pathlib import Path
 from typing import Final
 
-from bench.harness import Figure, MeasureError, Reach, Rounds, Say, milliseconds
+from bench.harness import MeasureError, Reach, Rounds, Say, milliseconds, one_figure
 from bench.site import Site, running_site
 from bench.terminal import Terminal
 from bus.texts import TEXTS
@@ -46,7 +46,7 @@ def _make(say: Say) -> float:
     return rounds.median()
 
 
-FIGURE: Final = Figure(
+RUN: Final = one_figure(
     name="first_screen",
     about="time from start to first screen of the boot client / of a Textual program with a label",
     reach=Reach("<=", 2),

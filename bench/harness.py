@@ -17,7 +17,7 @@ import os
 import statistics
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -52,12 +52,31 @@ class Reach:
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure: ``make`` measures it and returns its value, and says on the way what it sees."""
+    """One figure, and how far it is to reach.
+
+    ``trial`` says of what size it is made where that is not the size that the reach is for.
+    """
 
     name: str
     about: str
     reach: Reach
-    make: Callable[[Say], float]
+    trial: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One measuring: what it returns are the values of its figures by name.
+
+    It says on the way what it sees. A figure whose value it leaves out could not be made.
+    """
+
+    figures: tuple[Figure, ...]
+    measure: Callable[[Say], Mapping[str, float]]
+
+
+def one_figure(name: str, about: str, reach: Reach, make: Callable[[Say], float]) -> Run:
+    """A measuring that makes one figure."""
+    return Run((Figure(name, about, reach),), lambda say: {name: make(say)})
 
 
 @dataclass(frozen=True)
@@ -69,8 +88,20 @@ class Made:
 
     @property
     def ok(self) -> bool:
-        """Whether it reaches as far as it is to; as it is printed, so that a reader can check."""
-        return self.value is not None and self.figure.reach.holds(self.value)
+        """Whether it reaches as far as it is to; as it is printed, so that a reader can check.
+
+        A trial of another size reaches nothing.
+        """
+        if self.value is None or self.figure.trial:
+            return False
+        return self.figure.reach.holds(self.value)
+
+    @property
+    def verdict(self) -> str:
+        """The same in words."""
+        if self.figure.trial:
+            return f"A TRIAL ({self.figure.trial}), which shows nothing"
+        return "ok" if self.ok else "FALLS SHORT"
 
 
 @dataclass
@@ -128,6 +159,11 @@ def milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.1f} ms"
 
 
+def microseconds(seconds: float) -> str:
+    """Seconds as a person reads very short times."""
+    return f"{seconds * 1_000_000:.1f} µs"
+
+
 def per_second(rate: float) -> str:
     """A rate as a person reads it."""
     return f"{rate:,.0f}/s"
@@ -149,48 +185,51 @@ def here() -> str:
     return surroundings(os.getloadavg()[0], len(os.sched_getaffinity(0)))
 
 
-def make(figures: Iterable[Figure], say: Say) -> list[Made]:
-    """Makes figures one after the other; one that cannot be made does not keep the others back."""
+def make(runs: Iterable[Run], say: Say) -> list[Made]:
+    """Makes figures, run after run; one that cannot be made does not keep the others back."""
     made: list[Made] = []
-    for figure in figures:
-        say(f"{figure.name}: {figure.about}")
-        value: float | None = None
+    for run in runs:
+        for figure in run.figures:
+            say(f"{figure.name}: {figure.about}")
+        values: Mapping[str, float] = {}
         try:
-            value = round(figure.make(lambda line: say(f"    {line}")), 3)
+            values = run.measure(lambda line: say(f"    {line}"))
         except MeasureError as error:
             say(f"    cannot be made: {error}")
         except Exception:  # noqa: BLE001 (whatever it is, the other figures are still wanted)
             say("    cannot be made:")
             traceback.print_exc(file=sys.stdout)
-        made.append(Made(figure, value))
-        verdict = "ok" if made[-1].ok else "FALLS SHORT"
-        say(f"    {figure.name} = {value}, to reach {figure.reach}: {verdict}")
+        for figure in run.figures:
+            value = values.get(figure.name)
+            one = Made(figure, None if value is None else round(value, 3))
+            say(f"    {figure.name} = {one.value}, to reach {figure.reach}: {one.verdict}")
+            made.append(one)
     return made
 
 
 def as_json(made: Iterable[Made]) -> str:
-    """All figures on one line, for programs."""
-    return json.dumps(
-        {
-            each.figure.name: {
-                "value": each.value,
-                "reach": str(each.figure.reach),
-                "ok": each.ok,
-            }
-            for each in made
-        }
-    )
+    """All figures on one line, for programs; ``trial`` stands only where it is one."""
+    return json.dumps({each.figure.name: _told(each) for each in made})
 
 
-def choose(figures: Iterable[Figure], names: Iterable[str]) -> list[Figure]:
-    """The figures of these names, in the order they are made; without names all of them.
+def _told(made: Made) -> dict[str, object]:
+    told: dict[str, object] = {
+        "value": made.value,
+        "reach": str(made.figure.reach),
+        "ok": made.ok,
+    }
+    return told | {"trial": made.figure.trial} if made.figure.trial else told
+
+
+def choose(runs: Iterable[Run], names: Iterable[str]) -> list[Run]:
+    """The runs that make the figures of these names, in their own order; without names all.
+
+    What else such a run makes comes with it.
 
     Raises:
         KeyError: there is no figure of a name.
     """
-    known = {figure.name: figure for figure in figures}
-    wanted = list(names) or list(known)
-    for name in wanted:
-        if name not in known:
-            raise KeyError(name)
-    return [figure for figure in known.values() if figure.name in wanted]
+    known = list(runs)
+    of_name = {figure.name: run for run in known for figure in run.figures}
+    wanted = [of_name[name] for name in names] or known
+    return [run for run in known if run in wanted]

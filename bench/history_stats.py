@@ -19,7 +19,7 @@ from typing import Final, get_args
 
 import uvloop
 
-from bench.harness import Figure, MeasureError, Reach, Say, milliseconds
+from bench.harness import MeasureError, Reach, Say, milliseconds, one_figure
 from bench.history import PER_DEPLOYMENT, SITE, deployment
 from bench.monitor_rate import postgres
 from express.database import Database, Transaction
@@ -148,13 +148,13 @@ async def _time(
     return measures.median(times)
 
 
-OF_ONE_SITE: Final = Figure(
+OF_ONE_SITE: Final = one_figure(
     name="history_stats",
     about="seconds of the slowest statistic on a history of 1,000,000 events, PostgreSQL",
     reach=Reach("<=", 0.5),
     make=_of_one_site,
 )
-OF_ALL_SITES: Final = Figure(
+OF_ALL_SITES: Final = one_figure(
     name="history_stats_ages",
     about="the last week of 100 sites: seconds after four years / after one, PostgreSQL",
     reach=Reach("<=", 2),

@@ -8,15 +8,14 @@ a hash is made so that it is slow, and alone decides how long a burst takes on a
 
 import asyncio
 import time
-import urllib.request
 from collections import Counter
 from typing import Final
 
 import uvloop
 from argon2 import PasswordHasher
-from prometheus_client.parser import text_string_to_metric_families
 
-from bench.harness import Figure, MeasureError, Reach, Say, milliseconds, share
+from bench.harness import MeasureError, Reach, Say, milliseconds, one_figure, share
+from bench.processes import counters
 from bench.site import Site, new_machine, protect, running_site
 from bus import contract
 from bus.connection import BusUnavailableError, Connection, ask, connect
@@ -97,16 +96,13 @@ def _hashes(site: Site) -> float:
     Raises:
         MeasureError: it does not say so.
     """
-    with urllib.request.urlopen(site.metrics["auth"], timeout=_TIMEOUT) as answer:
-        told = answer.read().decode()
-    for family in text_string_to_metric_families(told):
-        for sample in family.samples:
-            if sample.name == _HASHES and sample.labels.get("site") == site.name:
-                return sample.value
-    raise MeasureError(f"the auth service does not tell {_HASHES}")
+    told = counters(site.metrics["auth"], site=site.name)
+    if _HASHES not in told:
+        raise MeasureError(f"the auth service does not tell {_HASHES}")
+    return told[_HASHES]
 
 
-FIGURE: Final = Figure(
+RUN: Final = one_figure(
     name="login_burst",
     about=f"password hashes that {_MACHINES:,} sign-ins at once with the shared password cost",
     reach=Reach("<=", 2),

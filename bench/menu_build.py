@@ -17,7 +17,7 @@ from typing import Final
 import pyodbc
 import uvloop
 
-from bench.harness import Figure, MeasureError, Reach, Rounds, Say, middle, milliseconds
+from bench.harness import MeasureError, Reach, Rounds, Say, middle, milliseconds, one_figure
 from bench.trees import fill, large_tree
 from bus.access import ALL_RIGHTS
 from bus.contract import SHOW
@@ -85,7 +85,7 @@ def _fetch(cursor: pyodbc.Cursor) -> DriverRows:
     return jobs, folders
 
 
-FIGURE: Final = Figure(
+RUN: Final = one_figure(
     name="menu_build",
     about="time to read and build the menu of 100,000 jobs / time to fetch their rows over ODBC",
     reach=Reach("<=", 1.2),

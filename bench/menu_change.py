@@ -16,7 +16,7 @@ import pyodbc
 import uvloop
 from nats.aio.client import Client
 
-from bench.harness import Figure, MeasureError, Reach, Say, milliseconds, share
+from bench.harness import MeasureError, Reach, Say, milliseconds, one_figure, share
 from bench.site import MACHINE, Site, running_site
 from bench.trees import fill, large_tree
 from bus import contract, subjects
@@ -105,7 +105,7 @@ class _Watch:
                 self._shown.set_result(now)
 
 
-FIGURE: Final = Figure(
+RUN: Final = one_figure(
     name="menu_change",
     about=f"seconds from a change in the database of 100,000 jobs to the next menu that shows it, "
     f"{_CLIENTS} clients asking all the time: the longest of {_CHANGES}",

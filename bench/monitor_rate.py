@@ -21,7 +21,7 @@ from typing import Final
 
 import uvloop
 
-from bench.harness import Figure, MeasureError, Reach, Say, middle, per_second
+from bench.harness import MeasureError, Reach, Say, middle, one_figure, per_second
 from bench.history import SITE, deployment
 from bench.site import clean_environment, end
 from bus import subjects
@@ -179,5 +179,7 @@ def _processor(process: "subprocess.Popen[bytes]") -> float:
 
 _ABOUT: Final = "events applied in a second of the monitor's processor time / 2,000"
 _REACH: Final = Reach(">=", 1)
-ON_SQLITE: Final = Figure("monitor_rate", f"{_ABOUT}, SQLite", _REACH, _on_sqlite)
-ON_POSTGRES: Final = Figure("monitor_rate_postgres", f"{_ABOUT}, PostgreSQL", _REACH, _on_postgres)
+ON_SQLITE: Final = one_figure("monitor_rate", f"{_ABOUT}, SQLite", _REACH, _on_sqlite)
+ON_POSTGRES: Final = one_figure(
+    "monitor_rate_postgres", f"{_ABOUT}, PostgreSQL", _REACH, _on_postgres
+)

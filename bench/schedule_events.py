@@ -19,7 +19,7 @@ from uuid import uuid4
 import structlog
 import uvloop
 
-from bench.harness import Figure, MeasureError, Reach, Rounds, Say, milliseconds
+from bench.harness import MeasureError, Reach, Rounds, Say, milliseconds, one_figure
 from bench.site import new_machine
 from bus import contract
 from bus.buckets import prepare
@@ -149,7 +149,7 @@ async def _wave(connection: Connection, site: str, machines: Iterator[int]) -> f
     return time.perf_counter() - began
 
 
-FIGURE: Final = Figure(
+RUN: Final = one_figure(
     name="schedule_events",
     about="seconds from wish to outcome with events told / without",
     reach=Reach("<=", 1.1),

@@ -21,7 +21,7 @@ from uuid import uuid4
 import pyodbc
 import uvloop
 
-from bench.harness import Figure, MeasureError, Reach, Rounds, Say, middle, milliseconds
+from bench.harness import MeasureError, Reach, Rounds, Say, middle, milliseconds, one_figure
 from bench.trees import fill
 from bus.access import ALL_RIGHTS
 from bus.messages import Machine, Request
@@ -181,8 +181,8 @@ def _in_batches(cursor: pyodbc.Cursor, rows: Rows) -> None:
 
 
 _ABOUT: Final = "time to schedule a folder of 1,000 jobs / time to insert 1,000 rows"
-_REACH: Final = Reach("<=", 3)
-ON_SQLITE: Final = Figure("schedule_folder", f"{_ABOUT}, SQLite", _REACH, _on_sqlite)
-ON_POSTGRES: Final = Figure(
+_REACH: Final = Reach("<=", 1.5)
+ON_SQLITE: Final = one_figure("schedule_folder", f"{_ABOUT}, SQLite", _REACH, _on_sqlite)
+ON_POSTGRES: Final = one_figure(
     "schedule_folder_postgres", f"{_ABOUT}, PostgreSQL", _REACH, _on_postgres
 )

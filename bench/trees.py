@@ -76,6 +76,11 @@ def fill(dsn: str, jobs: Sequence[Job], folders: Sequence[Folder], sample: bool 
             await database.close()
 
     asyncio.run(create())
+    insert(dsn, jobs, folders)
+
+
+def insert(dsn: str, jobs: Sequence[Job], folders: Sequence[Folder]) -> None:
+    """Puts a tree into an embedded database that is there; parents come before their children."""
     connection = pyodbc.connect(dsn, autocommit=False)
     try:
         cursor = connection.cursor()

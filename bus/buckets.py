@@ -61,6 +61,9 @@ _BUCKETS: Final = (
 
 _REREAD: Final = 30.0
 """Seconds after which a watch is read anew in full: after a server restarts one may stay silent."""
+_FORGOTTEN: Final = 2.0
+"""Seconds after which the bus drops a watch that nobody listens to. In nats-py's five minutes, ten
+of those that were read anew would be left of each, and a stream has 1,000 consumers at most."""
 
 
 async def prepare(stream: JetStreamContext) -> None:
@@ -79,7 +82,8 @@ async def watch(
     Raises:
         nats.errors.Error: there is no such bucket, or the line is down.
     """
-    watcher = await (await stream.key_value(bucket)).watch(subjects.site_key(site))
+    keys = subjects.site_key(site)
+    watcher = await (await stream.key_value(bucket)).watch(keys, inactive_threshold=_FORGOTTEN)
     values: dict[str, bytes] = {}
     whole = False
     try:

@@ -9,7 +9,7 @@ import pytest
 from bench.harness import Made
 from bench.storm import MACHINES, run, values
 from cli.storm.reckoning import Verdict
-from cli.storm.results import Asked, Generator, Place, Probed, Result, Served, Times
+from cli.storm.results import Asked, Generator, Place, Probed, Result, Served, Times, Usage
 from cli.storm.tally import Step
 
 
@@ -20,18 +20,19 @@ def times(p99: float, at_rest: float | None) -> Times:
     )
 
 
-def served(name: str, most: float) -> Served:
+def served(name: str, *resident: float) -> Served:
     return Served(
         name=name,
         url="",
-        resident_before=50e6,
-        resident_after=51e6,
-        resident_max=most,
+        resident_before=resident[0],
+        resident_after=resident[-1],
+        resident_max=max(resident),
         processor_seconds=1,
-        usage=(),
+        usage=tuple(Usage(float(at), size, 0.1 * at) for at, size in enumerate(resident)),
     )
 
 
+ABSENT = {"storm_p99", "storm_p99_seconds", "storm_memory_mb", "storm_memory_growth"}
 STEPS: dict[Step, Times] = {
     "connect": times(0.030, 0.002),
     "menu": times(0.016, 0.001),
@@ -90,7 +91,10 @@ def result() -> Result:
             processor_seconds=1, processor_per_journey=0.1, latest=0.0, resident=60e6
         ),
         probe=Probed(count=5, unseen=0, p50=0.3, max=0.7),
-        services=(served("menu", 70e6), served("scheduler", 90e6)),
+        services=(
+            served("menu", 50e6, 70e6, 60e6, 70e6, 66e6),
+            served("scheduler", 50e6, 90e6, 80e6, 80e6, 80e6),
+        ),
         window=1.0,
         moments=(),
     )
@@ -106,6 +110,7 @@ def test_the_figures_are_those_of_the_worst_step_and_the_largest_service(result:
             "storm_p99": 16,
             "storm_p99_seconds": 0.3,
             "storm_memory_mb": 90,
+            "storm_memory_growth": 1.1,
             "storm_menu_change": 0.7,
         }
     )
@@ -131,7 +136,7 @@ def test_a_change_that_was_never_seen_is_no_time(result: Result, probe: Probed |
 
 def test_a_storm_without_journeys_has_no_times(result: Result) -> None:
     made = values(msgspec.structs.replace(result, steps={}, services=()))
-    assert set(made) & {"storm_p99", "storm_p99_seconds", "storm_memory_mb"} == set()
+    assert set(made) & ABSENT == set()
 
 
 def test_every_value_is_one_of_the_figures_of_the_run(result: Result) -> None:

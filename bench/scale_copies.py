@@ -1,0 +1,293 @@
+"""What copies of the services bring on one machine: the same storms against 1, 2, 4 and 8 of each.
+
+Menu, auth and scheduler have so many copies each; bus, database, monitor and the storm itself stay
+as they are, on the same cores. One storm comes slowly enough for one copy, and shows what a
+technician waits; one comes at once, and shows how many journeys a second can be had.
+"""
+
+import asyncio
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import pyodbc
+from argon2 import PasswordHasher
+from msgspec import Struct
+
+from bench.harness import MeasureError, Say
+from bench.processes import processor_time
+from bench.scale_bus import pid_of
+from bench.scale_load import PASSWORD
+from bench.site import clean_environment, end
+from bus.connection import connect
+from bus.option_store import OptionStore
+from bus.options import PASSWORD as HASHED
+from bus.options import parse
+from bus.presence import present
+from cli.ports import HOST, held_port, port_of
+from cli.storm.results import Result
+from cli.storm.tally import Step
+from express.database import Database
+from express.schema import create_embedded
+from tests.buses import BusServer
+from tests.databases import PostgresServer
+
+COPIES: Final = (1, 2, 4, 8)
+GENTLE: Final = (900, 15.0)
+"""Machines, and the seconds in which they come: what one copy bears."""
+AT_ONCE: Final = (1500, 2.0)
+"""The same for a storm that wants more than there is."""
+
+_SITE: Final = "campus"
+_CONNECTIONS: Final = 200
+"""That the database allows: a copy of the scheduler takes up to 8, one of the menu up to 5."""
+_ANSWERS_WITHIN: Final = 60.0
+_ENDS_WITHIN: Final = 300.0
+_result = msgspec.json.Decoder(Result)
+
+
+class Stormed(Struct, frozen=True, kw_only=True):
+    """One storm against so many copies."""
+
+    copies: int
+    result: Result
+    connections: int
+    """To the deployment server's database, at the end."""
+    processor: Mapping[str, float]
+    """Processor seconds of a journey, by part."""
+    idle: float
+    """The share of all processor time that nobody used, while the storm's command ran."""
+    flushes: float
+    """Flushes of the disk's cache for each journey."""
+
+
+class Campus(Struct, frozen=True):
+    """A site on PostgreSQL that answers."""
+
+    environment: Mapping[str, str]
+    dsn: str
+    metrics: tuple[str, ...]
+    bus: int
+    """Its process."""
+    database: int
+
+
+class RoomyPostgres(PostgresServer):
+    """A PostgreSQL server with room for the connections of many copies."""
+
+    def start(self, *, durable: bool = False) -> None:
+        """Starts the server and waits until it answers."""
+        flags = () if durable else ("-F",)
+        place = ("-p", str(self.port), "-h", "127.0.0.1", "-k", str(self._folder))
+        limits = ("-c", f"max_connections={_CONNECTIONS}", "-c", "shared_buffers=16MB")
+        server = [*self._as_user, str(self._bin / "postgres"), "-D", str(self._data)]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*server, *flags, *place, *limits], stdout=log, stderr=log, cwd=self._folder
+            )
+        until = time.monotonic() + 30
+        while True:
+            try:
+                self.admin().close()
+            except pyodbc.Error:
+                if self._process.poll() is not None or time.monotonic() > until:
+                    raise MeasureError("PostgreSQL did not start") from None
+                time.sleep(0.02)
+            else:
+                return
+
+    @property
+    def pid(self) -> int:
+        """Its process; its backends are the children."""
+        if self._process is None:
+            raise MeasureError("PostgreSQL does not run")
+        return self._process.pid
+
+
+def measured(copies: int, say: Say) -> tuple[Stormed, Stormed]:
+    """A gentle storm, and one that comes at once.
+
+    Raises:
+        MeasureError: the site does not start, or a storm lost or doubled something.
+    """
+    with campus(copies) as site:
+        gentle, at_once = (
+            _storm(site, copies, seed, *size) for seed, size in ((1, GENTLE), (2, AT_ONCE))
+        )
+    for each in (gentle, at_once):
+        result = each.result
+        say(
+            f"{copies} copies, {result.asked.machines} machines within {result.asked.within:g} s: "
+            f"{result.throughput:.0f} journeys a second, p99 {result.steps['journey'].p99:.2f} s, "
+            f"{1000 * sum(each.processor.values()):.1f} ms of processor a journey, "
+            f"{100 * each.idle:.0f} % idle"
+        )
+        if not result.well:
+            raise MeasureError(f"not every machine got its jobs once: {result.reckoning}")
+    return gentle, at_once
+
+
+def _storm(site: Campus, copies: int, seed: int, machines: int, within: float) -> Stormed:
+    before, began = _spent(site), _system()
+    ran = subprocess.run(
+        [
+            *(sys.executable, "-m", "cli", "storm", "--yes", "--json", "--seed", str(seed)),
+            *("--machines", str(machines), "--within", str(within), "--prefix", f"C{seed}"),
+            *("--metrics", *site.metrics),
+        ],
+        env=dict(site.environment),
+        input=PASSWORD.encode(),
+        capture_output=True,
+        timeout=_ENDS_WITHIN,
+        check=False,
+    )
+    if not ran.stdout:
+        raise MeasureError(f"no storm:\n{ran.stderr.decode()[-2000:]}")
+    result = _result.decode(ran.stdout)
+    spent, ended = _spent(site), _system()
+    journeys = max(1, result.scheduled)
+    processor = {part: (spent[part] - before[part]) / journeys for part in spent}
+    for each in result.services:
+        processor[each.name] = processor.get(each.name, 0) + each.processor_seconds / journeys
+    return Stormed(
+        copies=copies,
+        result=result,
+        connections=_connections(site.dsn),
+        processor=processor | {"storm": result.generator.processor_per_journey},
+        idle=(ended.idle - began.idle) / (ended.all - began.all),
+        flushes=(ended.flushes - began.flushes) / journeys,
+    )
+
+
+@contextmanager
+def campus(copies: int) -> Iterator[Campus]:
+    """A site with so many copies of menu, auth and scheduler; ended on leaving.
+
+    Raises:
+        MeasureError: it does not start.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ii-bench-")))
+        postgres = RoomyPostgres()
+        stack.callback(postgres.remove)
+        postgres.start(durable=True)
+        express, history = (postgres.dsn(postgres.create()) for _ in range(2))
+        asyncio.run(_fill(express))
+        store = f'jetstream {{ store_dir: "{folder / "store"}", sync_interval: always }}'
+        bus = BusServer(folder, more=store)
+        bus.start()
+        stack.callback(bus.stop)
+        environment = clean_environment(folder) | {
+            "IMAGEINVOKER_SERVER": bus.url,
+            "IMAGEINVOKER_SITE": _SITE,
+            "IMAGEINVOKER_DATABASE": express,
+            "IMAGEINVOKER_HISTORY": history,
+        }
+        log = stack.enter_context((folder / "log").open("wb"))
+        metrics: list[str] = []
+        for service in (*("menu", "auth", "scheduler") * copies, "monitor"):
+            address = f"{HOST}:{port_of(stack.enter_context(held_port()))}"
+            metrics.append(f"http://{address}/metrics")
+            process = subprocess.Popen(
+                [sys.executable, "-m", "cli", service, "--metrics", address],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+            stack.callback(end, process)
+        try:
+            asyncio.run(_ready(bus.url, len(metrics)))
+        except TimeoutError as error:
+            text = (folder / "log").read_text(encoding="utf-8")
+            raise MeasureError(f"the site did not start:\n{text[-2000:]}") from error
+        pid = pid_of(folder / "nats.conf")
+        yield Campus(environment, express, tuple(metrics), pid, postgres.pid)
+
+
+async def _fill(dsn: str) -> None:
+    database = Database(dsn)
+    try:
+        await create_embedded(database, sample=True)
+    finally:
+        await database.close()
+
+
+async def _ready(url: str, services: int) -> None:
+    """Protects the site, and returns when all copies answer."""
+    async with asyncio.timeout(_ANSWERS_WITHIN):
+        connection = await connect(url, "bench")
+        try:
+            while len(await present(connection, _SITE)) < services:
+                pass  # each look takes half a second
+            store = await OptionStore.open(connection, _SITE)
+            await store.write(HASHED, PasswordHasher().hash(PASSWORD).encode())
+            await store.write("protection", parse("protection", "hash"))
+        finally:
+            await connection.close()
+
+
+def _connections(dsn: str) -> int:
+    connection = pyodbc.connect(dsn, autocommit=True, timeout=5)
+    try:
+        found = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+            " AND datname = current_database() AND pid <> pg_backend_pid()"
+        ).fetchval()
+    finally:
+        connection.close()
+    return int(found)
+
+
+def _spent(site: Campus) -> dict[str, float]:
+    """Processor seconds of bus and database so far."""
+    children = Path(f"/proc/{site.database}/task/{site.database}/children").read_text()
+    backends = [site.database, *map(int, children.split())]
+    return {"bus": processor_time(site.bus), "database": sum(map(_time_of, backends))}
+
+
+def _time_of(process: int) -> float:
+    try:
+        return processor_time(process)
+    except OSError:
+        return 0.0  # a worker of the database that has ended
+
+
+class System(Struct, frozen=True):
+    """What the machine has done so far."""
+
+    idle: float
+    """Processor time that nobody used, in the system's own unit, and all there was."""
+    all: float
+    flushes: int
+
+
+def _system() -> System:
+    return system_of(
+        Path("/proc/stat").read_text(encoding="utf-8"),
+        Path("/proc/diskstats").read_text(encoding="utf-8"),
+    )
+
+
+def system_of(stat: str, diskstats: str) -> System:
+    """What the system's own counts say (proc(5)); time spent waiting for a disk is idle. Pure."""
+    times = [int(each) for each in stat.splitlines()[0].split()[1:9]]
+    disks = [line.split() for line in diskstats.splitlines()]
+    return System(
+        idle=float(times[3] + times[4]),
+        all=float(sum(times)),
+        # Field 18 counts flushes; parts of a disk have none of their own.
+        flushes=sum(int(fields[18]) for fields in disks if len(fields) > 18),
+    )
+
+
+def p99(stormed: Stormed, step: Step) -> float | None:
+    """The 99th percentile of a step, if it was made."""
+    times = stormed.result.steps.get(step)
+    return times.p99 if times else None
