@@ -347,8 +347,8 @@ async def test_an_abandoned_portal_goes_back_to_the_boot(site: Site) -> None:
 
 
 async def test_idleness_ends_no_request_that_is_under_way(site: Site) -> None:
-    site.welcome = welcome(idle_timeout=2)
-    site.polls = 6
+    site.welcome = welcome(idle_timeout=1)
+    site.polls = 4
     async with at_portal(site.url, site.site) as technician:
         await picks_the_first(technician)
         await technician.presses("enter")

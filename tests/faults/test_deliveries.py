@@ -18,7 +18,7 @@ from tests.site import LAPTOP, Asker, Express, asker, eventually, new_machine, r
 
 _WAIT_FOR_THE_LOCK: Final = (
     "SELECT COUNT(*) FROM pg_stat_activity"
-    " WHERE wait_event_type = 'Lock' AND query LIKE 'INSERT INTO ii_lock%'"
+    " WHERE wait_event_type = 'Lock' AND query LIKE '%pg_advisory_xact_lock%'"
 )
 
 
