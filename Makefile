@@ -1,12 +1,13 @@
 # What can be done with this repository; `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check soak bench performance pictures documents lock
+.PHONY: help setup demo test check soak bench scale performance pictures documents lock
 
 PYTHON ?= python3
 BIN := .venv/bin
 DEBIAN := python3-venv unixodbc libsqliteodbc odbc-postgresql postgresql samba-ad-dc samba-ad-provision \
 	prometheus systemd fonts-dejavu-core libfaketime
 FIGURE ?=
+PART ?=
 MACHINES ?=
 REPORT ?=
 WORKERS ?= 2
@@ -53,6 +54,9 @@ bench: setup ## every figure, or one: make bench FIGURE=show_rate
 
 performance: setup ## every figure, or some, into docs/performance.md
 	@$(BENCH) $(FIGURE) | tee /dev/stderr | $(BIN)/python -m bench.performance docs/performance.md
+
+scale: setup ## copies of services, many sites on one bus; one part: make scale PART=copies
+	@$(BIN)/python -m bench.scale_out $(PART)
 
 pictures: setup ## take the pictures of the portal anew
 	$(BIN)/python docs/take_pictures.py

@@ -74,23 +74,25 @@ def sites_table(estates: Sequence[Estate]) -> str:
         rows.append([name, *(f"{value:.{digits}f}" for value in values)])
 
     row("started within, s", (each.started for each in estates), 1)
-    for what, costs in (
-        ("at rest", [each.at_rest for each in estates]),
-        ("with load", [each.loaded for each in estates]),
-    ):
-        pairs = list(zip(estates, costs, strict=True))
-        row(
-            f"{what}: services, ms of processor a second and site",
-            (1000 * cost.services / each.sites for each, cost in pairs), 2,
-        )  # fmt: skip
-        row(
-            f"{what}: bus, ms of processor a second and site",
-            (1000 * cost.bus / each.sites for each, cost in pairs), 2,
-        )  # fmt: skip
-        row(
-            f"{what}: messages a second and site, in and out",
-            (cost.messages / each.sites for each, cost in pairs), 1,
-        )  # fmt: skip
+    row(
+        "at rest: services, ms of processor a second and site",
+        (1000 * each.at_rest.services / each.sites for each in estates), 2,
+    )  # fmt: skip
+    row(
+        "at rest: bus, ms of processor a second and site",
+        (1000 * each.at_rest.bus / each.sites for each in estates), 2,
+    )  # fmt: skip
+    row(
+        "at rest: messages a second and site, in and out",
+        (each.at_rest.messages / each.sites for each in estates), 1,
+    )  # fmt: skip
+    row(
+        "a journey: services and bus, ms of processor",
+        (1000 * each.processor_of_journey for each in estates), 0,
+    )  # fmt: skip
+    row(
+        "a journey: messages, in and out", (each.messages_of_journey for each in estates), 0,
+    )  # fmt: skip
     row("p99 of a journey, ms", (1000 * each.travelled.p99 for each in estates), 0)
     row("services, MB a site", (each.resident / each.sites / 1e6 for each in estates), 1)
     row("bus, MB a site", (each.resident_bus / each.sites / 1e6 for each in estates), 2)
@@ -155,23 +157,25 @@ def sites_picture(estates: Sequence[Estate]) -> str:
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     processor, messages, memory = figure.subplots(1, 3)
     sites = [each.sites for each in estates]
-    for colour, name, costs in (
-        (_COLOURS[0], "at rest", [each.at_rest for each in estates]),
-        (_COLOURS[1], "with load", [each.loaded for each in estates]),
-    ):
-        pairs = list(zip(sites, costs, strict=True))
-        taken = [1000 * (cost.services + cost.bus) / count for count, cost in pairs]
-        processor.plot(sites, taken, marker="o", color=colour, label=name)
-        sent = [cost.messages / count for count, cost in pairs]
-        messages.plot(sites, sent, marker="o", color=colour, label=name)
+    at_rest = [1000 * (each.at_rest.services + each.at_rest.bus) / each.sites for each in estates]
+    processor.plot(
+        sites, at_rest, marker="o", color=_COLOURS[0], label="a second and site, at rest"
+    )
+    journey = [1000 * each.processor_of_journey for each in estates]
+    processor.plot(sites, journey, marker="o", color=_COLOURS[1], label="a journey")
+    sent = [each.at_rest.messages / each.sites for each in estates]
+    messages.plot(sites, sent, marker="o", color=_COLOURS[0], label="a second and site, at rest")
+    sent = [each.messages_of_journey for each in estates]
+    messages.plot(sites, sent, marker="o", color=_COLOURS[1], label="a journey")
     taken = [(each.resident + each.resident_bus) / each.sites / 1e6 for each in estates]
     memory.plot(sites, taken, marker="o", color=_COLOURS[0])
-    processor.set(title="ms of processor a second and site")
-    messages.set(title="messages a second and site")
+    processor.set(title="ms of processor")
+    messages.set(title="messages")
     memory.set(title="MB a site")
     for axes in (processor, messages, memory):
         axes.set(xlabel="sites", ylim=(0, None))
-    processor.legend(fontsize=7)
+    for axes in (processor, messages):
+        axes.legend(fontsize=7)
     return _svg(figure)
 
 
