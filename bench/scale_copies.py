@@ -9,7 +9,6 @@ import asyncio
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -45,8 +44,6 @@ AT_ONCE: Final = (1500, 2.0)
 """The same for a storm that wants more than there is."""
 
 _SITE: Final = "campus"
-_CONNECTIONS: Final = 200
-"""That the database allows: a copy of the scheduler takes up to 8, one of the menu up to 5."""
 _ANSWERS_WITHIN: Final = 60.0
 _ENDS_WITHIN: Final = 300.0
 _result = msgspec.json.Decoder(Result)
@@ -76,38 +73,6 @@ class Campus(Struct, frozen=True):
     bus: int
     """Its process."""
     database: int
-
-
-class RoomyPostgres(PostgresServer):
-    """A PostgreSQL server with room for the connections of many copies."""
-
-    def start(self, *, durable: bool = False) -> None:
-        """Starts the server and waits until it answers."""
-        flags = () if durable else ("-F",)
-        place = ("-p", str(self.port), "-h", "127.0.0.1", "-k", str(self._folder))
-        limits = ("-c", f"max_connections={_CONNECTIONS}", "-c", "shared_buffers=16MB")
-        server = [*self._as_user, str(self._bin / "postgres"), "-D", str(self._data)]
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [*server, *flags, *place, *limits], stdout=log, stderr=log, cwd=self._folder
-            )
-        until = time.monotonic() + 30
-        while True:
-            try:
-                self.admin().close()
-            except pyodbc.Error:
-                if self._process.poll() is not None or time.monotonic() > until:
-                    raise MeasureError("PostgreSQL did not start") from None
-                time.sleep(0.02)
-            else:
-                return
-
-    @property
-    def pid(self) -> int:
-        """Its process; its backends are the children."""
-        if self._process is None:
-            raise MeasureError("PostgreSQL does not run")
-        return self._process.pid
 
 
 def measured(copies: int, say: Say) -> tuple[Stormed, Stormed]:
@@ -174,7 +139,7 @@ def campus(copies: int) -> Iterator[Campus]:
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ii-bench-")))
-        postgres = RoomyPostgres()
+        postgres = PostgresServer()
         stack.callback(postgres.remove)
         postgres.start(durable=True)
         express, history = (postgres.dsn(postgres.create()) for _ in range(2))

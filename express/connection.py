@@ -22,6 +22,7 @@ SQLITE_GATE: Final = threading.Lock()
 """Held while a connection to SQLite opens or closes: its driver keeps them all in one list, which
 it changes without a lock of its own (libsqliteodbc 0.9998), so that a process could crash."""
 
+_SQLITE: Final = {"SyncPragma": "FULL"}
 _PSQLODBC: Final = {"UseServerSidePrepare": "0", "Protocol": "7.4-0"}
 
 _T = TypeVar("_T")
@@ -53,15 +54,21 @@ def is_sqlite(dsn: str) -> bool:
 
 
 def tuned(dsn: str) -> str:
-    """A connection string with what psqlodbc does best with, where it does not say otherwise.
+    """A connection string with what its driver needs to be told, where it does not say otherwise.
 
-    It would prepare each statement on the server and forget it at once, and set a savepoint before
-    each, though no transaction here goes on after a failure: that doubles what a statement costs.
+    SQLite's driver leaves a commit in the cache of the operating system: a power failure would take
+    what was promised. psqlodbc would prepare each statement on the server and forget it at once,
+    and set a savepoint before each, though no transaction here goes on after a failure: that
+    doubles what a statement costs.
     """
-    if not re.search(r"(?i)driver\s*=\s*\{?[^;]*(?:postgres|psqlodbc)", dsn):
+    if is_sqlite(dsn):
+        wanted = _SQLITE
+    elif re.search(r"(?i)driver\s*=\s*\{?[^;]*(?:postgres|psqlodbc)", dsn):
+        wanted = _PSQLODBC
+    else:
         return dsn
     said = {part.partition("=")[0].strip().lower() for part in dsn.split(";")}
-    settings = [f"{name}={value}" for name, value in _PSQLODBC.items() if name.lower() not in said]
+    settings = [f"{name}={value}" for name, value in wanted.items() if name.lower() not in said]
     return ";".join([dsn.rstrip(";"), *settings])
 
 

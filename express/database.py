@@ -231,7 +231,7 @@ class Database:
         secret = _SECRET.search(dsn)
         self._secret = secret[1] if secret else ""
         file = not create and is_sqlite(dsn)
-        self._dsn = f"{dsn.rstrip(';')};NoCreat=1" if file else tuned(dsn)
+        self._dsn = tuned(f"{dsn.rstrip(';')};NoCreat=1" if file else dsn)
         self._size = size
         self._connect_timeout = connect_timeout
         self._statement_timeout = statement_timeout

@@ -81,7 +81,7 @@ class PostgresServer:
                     *self._as_user, self._bin / "postgres", "-D", self._data,
                     *(() if durable else ("-F",)),
                     "-p", str(self.port), "-h", "127.0.0.1", "-k", self._folder,
-                    "-c", "max_connections=40", "-c", "shared_buffers=16MB",
+                    "-c", "max_connections=200", "-c", "shared_buffers=16MB",
                 ],
                 stdout=log, stderr=log, cwd=self._folder,
             )  # fmt: skip
@@ -95,6 +95,12 @@ class PostgresServer:
                 time.sleep(0.02)
             else:
                 return
+
+    @property
+    def pid(self) -> int:
+        """Its process; its backends are the children of that."""
+        assert self._process is not None
+        return self._process.pid
 
     def stop(self, how: signal.Signals = signal.SIGQUIT) -> None:
         """Stops the server at once, as if it had crashed, or as gently as ``how`` says."""

@@ -716,11 +716,17 @@ async def test_two_transactions_that_wait_for_each_other_are_told_apart(
         ("driver={psqlodbcw.so};Server=x;", ";UseServerSidePrepare=0;Protocol=7.4-0"),
         ("Driver=PostgreSQL;USESERVERSIDEPREPARE=1;Server=x", ";Protocol=7.4-0"),
         ("Driver=PostgreSQL;Protocol=7.4-2;UseServerSidePrepare=1", ""),
-        ("Driver=SQLite3;Database=/postgres.db", ""),
+        ("Driver=SQLite3;Database=/postgres.db", ";SyncPragma=FULL"),
+        ("Driver=SQLite3;Database=/x.db;syncpragma=OFF", ""),
         ("DSN=express", ""),
     ],
 )
-def test_postgresqls_driver_is_told_what_it_does_best_with_where_nothing_else_is_said(
-    dsn: str, more: str
-) -> None:
+def test_a_driver_is_told_what_it_needs_where_nothing_else_is_said(dsn: str, more: str) -> None:
     assert tuned(dsn) == dsn.rstrip(";" if more else "") + more
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+async def test_what_sqlite_has_committed_is_on_disk(database: Database) -> None:
+    full = 2
+    rows = await database.transact(lambda tx: tx.fetch("PRAGMA synchronous"))
+    assert [row[0] for row in rows] == [full]
