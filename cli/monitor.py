@@ -1,5 +1,6 @@
 """`imageinvoker monitor`: one copy of the monitor, until SIGINT or SIGTERM."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Annotated, Final
@@ -54,7 +55,9 @@ def monitor(
         history(history_file, address.server),
         mail_credentials(mail_file),
     )
-    os.nice(_GIVES_WAY)
+    # Where it is not allowed, whoever forbade it may have seen to it (the unit of systemd does).
+    with contextlib.suppress(OSError):
+        os.nice(_GIVES_WAY)
     return serve("monitor", address, serving, watch)
 
 
