@@ -359,7 +359,8 @@ async def test_connections_are_used_again(database: Database) -> None:
     before = odbc_threads()
     for _ in range(5):
         await database.transact(ask)
-    assert odbc_threads() == before + 1
+    # A connection of an earlier test may end meanwhile.
+    assert odbc_threads() <= before + 1
 
 
 async def test_a_caller_waits_no_longer_than_told_for_a_connection(dsn: str) -> None:
