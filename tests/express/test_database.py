@@ -356,11 +356,12 @@ async def test_a_connection_that_is_not_to_be_had_is_told_of_as_a_failure(tmp_pa
 
 
 async def test_connections_are_used_again(database: Database) -> None:
-    before = odbc_threads()
-    for _ in range(5):
-        await database.transact(ask)
-    # A connection of an earlier test may end meanwhile.
-    assert odbc_threads() <= before + 1
+    def whose(tx: Transaction) -> threading.Thread:
+        ask(tx)
+        return threading.current_thread()
+
+    # Each connection has a thread of its own.
+    assert len({await database.transact(whose) for _ in range(5)}) == 1
 
 
 async def test_a_caller_waits_no_longer_than_told_for_a_connection(dsn: str) -> None:
