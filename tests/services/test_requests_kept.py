@@ -146,41 +146,41 @@ async def test_a_scheduler_that_is_killed_in_the_middle_loses_and_doubles_nothin
 ) -> None:
     chance = random.Random(9)
     process = ServiceProcess("scheduler", url, name, dsn, tmp_path)
-    machines = [new_machine(number) for number in range(90)]
-    ids = [new_id() for _ in machines]
     insisting: list[asyncio.Task[Outcome]] = []
-    unfinished = []
+
+    def ask() -> asyncio.Task[Outcome]:
+        machine = new_machine(len(insisting))
+        insisting.append(asyncio.create_task(client.insist(machine, DESKTOP, new_id())))
+        return insisting[-1]
+
     with processes(process):
         for round_ in range(3):
             await process.serving(round_ + 1)
-            batch = range(30 * round_, 30 * (round_ + 1))
-            insisting += [
-                asyncio.create_task(client.insist(machines[n], DESKTOP, ids[n])) for n in batch
-            ]
-            finished = sum(task.done() for task in insisting)
-            enough = finished + chance.randrange(1, 20)
-            for done in asyncio.as_completed(insisting):
-                await done
-                if sum(task.done() for task in insisting) >= enough:
-                    break
+            unanswered = {ask() for _ in range(30)}
+            answered, enough = 0, chance.randrange(1, 20)
+            # Each answer is followed by a new request, so that the kill finds some on their way.
+            while answered < enough or not unanswered:
+                unanswered |= {ask() for _ in range(30 - len(unanswered))}
+                done, unanswered = await asyncio.wait(
+                    unanswered, return_when=asyncio.FIRST_COMPLETED
+                )
+                answered += len(done)
             process.kill()
-            unfinished.append(sum(not task.done() for task in insisting))
             process.start()
         outcomes = await asyncio.gather(*insisting)
         # Whoever waits is told first; the stream is told when everything is done.
         await eventually(client.waiting, lambda found: not found, 30)
 
-    assert all(unfinished)
     assert {outcome.state for outcome in outcomes} == {"scheduled"}
     # A request that was carried out twice would have found its own jobs pending.
     assert {outcome.replaced for outcome in outcomes} == {0}
     assert all(outcome.computer and outcome.computer.created for outcome in outcomes)
     tables = express.tables()
-    assert len(tables["computer"]) == 5 + len(machines)
-    assert len(tables["ii_request"]) == len(machines)
-    assert len(tables["event_schedule"]) == len(machines) * len(DESKTOP_JOBS)
+    assert len(tables["computer"]) == 5 + len(insisting)
+    assert len(tables["ii_request"]) == len(insisting)
+    assert len(tables["event_schedule"]) == len(insisting) * len(DESKTOP_JOBS)
     assert tables["ii_lock"] == []
-    for number in range(len(machines)):
+    for number in range(len(insisting)):
         assert express.scheduled(f"NEW{number:07}") == list(DESKTOP_JOBS)
 
 
