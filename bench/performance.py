@@ -1,14 +1,16 @@
 """`python -m bench.performance PAGE`: writes the figures that are made into a page.
 
-Standard input is what `python -m bench` prints, which ends with the line of JSON. Of the page only
-the part between two marks is written. Figures that were not made now stay as they are there, if
-they were made on the same machine.
+Standard input is what `python -m bench` prints, which ends with the line of JSON; begun together
+with it, this also tells how long all figures took. Of the page only the part between two marks is
+written. Figures that were not made now stay as they are there, if they were made on the same
+machine.
 """
 
 import os
 import platform
 import re
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from importlib.metadata import version
@@ -26,6 +28,7 @@ END: Final = "<!-- What stands from here on is written by hand. -->"
 _HEAD: Final = (
     "| figure | what | value | reach | reached | made by | on |\n|---|---|---:|---:|---|---|---|"
 )
+_TOOK: Final = re.compile(r"^All figures together took .+$", re.MULTILINE)
 _ROW: Final = re.compile(r"^\| `(\w+)` \|.*$", re.MULTILINE)
 
 
@@ -43,9 +46,14 @@ class Told(Struct, frozen=True):
 
 
 def written(
-    page: str, told: Mapping[str, Told], figures: Iterable[Figure], machine: str, today: date
+    page: str,
+    told: Mapping[str, Told],
+    figures: Iterable[Figure],
+    machine: str,
+    today: date,
+    took: float,
 ) -> str:
-    """The page with these figures in it, which were made today on this machine.
+    """The page with these figures in it, made today on this machine, in ``took`` seconds.
 
     Raises:
         PageError: the page has no place for them, one is a trial, or figures of another machine
@@ -63,7 +71,13 @@ def written(
         raise PageError("the page's other figures are of another machine; make all of them anew")
     rows |= {each.name: _row(each, told[each.name], today) for each in known if each.name in told}
     table = "\n".join([_HEAD, *(rows[each.name] for each in known if each.name in rows)])
-    return f"{before}{BEGIN}\n\n{machine}\n\n{table}\n\n{END}\n{after}"
+    lines = [machine]
+    if all(each.name in told for each in known):
+        lines.append(f"All figures together took {max(1, round(took / 60))} minutes, {today}.")
+    elif last := _TOOK.search(former):
+        lines.append(last[0])
+    made = "\n".join(lines)
+    return f"{before}{BEGIN}\n\n{made}\n\n{table}\n\n{END}\n{after}"
 
 
 def _row(figure: Figure, told: Told, today: date) -> str:
@@ -103,7 +117,7 @@ def this_machine() -> str:
     )
 
 
-def main(page: Path, output: str) -> int:
+def main(page: Path, output: str, took: float) -> int:
     """The exit status: 0 when the page is written, 1 when the figures do not go into it."""
     figures = [figure for run in runs() for figure in run.figures]
     try:
@@ -113,6 +127,7 @@ def main(page: Path, output: str) -> int:
             figures,
             this_machine(),
             datetime.now(UTC).date(),
+            took,
         )
     except PageError as error:
         sys.stderr.write(f"{page} was not written: {error}.\n")
@@ -122,4 +137,6 @@ def main(page: Path, output: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.stdin.read()))
+    began = time.monotonic()
+    printed = sys.stdin.read()
+    sys.exit(main(Path(sys.argv[1]), printed, time.monotonic() - began))

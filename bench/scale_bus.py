@@ -26,9 +26,8 @@ class BusCounts(Struct, frozen=True, kw_only=True):
     messages_out: int
     connections: int
     subscriptions: int
-    consumers: int
-    most_consumers: int
-    """Consumers of the stream that has most."""
+    consumers: Mapping[str, int]
+    """The consumers of each stream."""
     streams: Mapping[str, int]
     """The bytes of each stream."""
 
@@ -50,21 +49,20 @@ def counted(server: Mapping[str, object], jetstream: Mapping[str, object]) -> Bu
         MeasureError: a count is missing.
     """
     streams: dict[str, int] = {}
-    consumers: list[int] = [0]
+    consumers: dict[str, int] = {}
     for account in _list(jetstream, "account_details"):
         for stream in _list(account, "stream_detail"):
             state = stream.get("state")
             if not isinstance(state, dict):
                 raise MeasureError("the bus does not tell the state of a stream")
             streams[str(stream["name"])] = _count(state, "bytes")
-            consumers.append(_count(state, "consumer_count"))
+            consumers[str(stream["name"])] = _count(state, "consumer_count")
     return BusCounts(
         messages_in=_count(server, "in_msgs"),
         messages_out=_count(server, "out_msgs"),
         connections=_count(server, "connections"),
         subscriptions=_count(server, "subscriptions"),
-        consumers=_count(jetstream, "consumers"),
-        most_consumers=max(consumers),
+        consumers=consumers,
         streams=streams,
     )
 
@@ -153,3 +151,9 @@ def pid_of(settings: Path) -> int:
         if str(settings).encode() in command:
             return int(process.name)
     raise MeasureError("the bus has ended")
+
+
+def resident_bytes(process: int) -> float:
+    """What a process holds in memory, shared libraries included (VmRSS of proc(5))."""
+    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    return float(status.partition("VmRSS:")[2].split()[0]) * 1024

@@ -8,9 +8,8 @@ technician waits; one comes at once, and shows how many journeys a second can be
 import asyncio
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -23,19 +22,15 @@ from bench.harness import MeasureError, Say
 from bench.processes import processor_time
 from bench.scale_bus import pid_of
 from bench.scale_load import PASSWORD
-from bench.site import clean_environment, end
+from bench.served import served
+from bench.site import Site
 from bus.connection import connect
 from bus.option_store import OptionStore
 from bus.options import PASSWORD as HASHED
 from bus.options import parse
-from bus.presence import present
-from cli.ports import HOST, held_port, port_of
 from cli.storm.results import Result
 from cli.storm.tally import Step
-from express.database import Database
-from express.schema import create_embedded
-from tests.buses import BusServer
-from tests.databases import PostgresServer
+from cli.up import SERVICES
 
 COPIES: Final = (1, 2, 4, 8)
 GENTLE: Final = (900, 15.0)
@@ -43,8 +38,6 @@ GENTLE: Final = (900, 15.0)
 AT_ONCE: Final = (1500, 2.0)
 """The same for a storm that wants more than there is."""
 
-_SITE: Final = "campus"
-_ANSWERS_WITHIN: Final = 60.0
 _ENDS_WITHIN: Final = 300.0
 _result = msgspec.json.Decoder(Result)
 
@@ -132,70 +125,41 @@ def _storm(site: Campus, copies: int, seed: int, machines: int, within: float) -
 
 @contextmanager
 def campus(copies: int) -> Iterator[Campus]:
-    """A site with so many copies of menu, auth and scheduler; ended on leaving.
+    """A protected site with so many copies of menu, auth and scheduler; ended on leaving.
 
     Raises:
         MeasureError: it does not start.
     """
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ii-bench-")))
-        postgres = PostgresServer()
-        stack.callback(postgres.remove)
-        postgres.start(durable=True)
-        express, history = (postgres.dsn(postgres.create()) for _ in range(2))
-        asyncio.run(_fill(express))
-        store = f'jetstream {{ store_dir: "{folder / "store"}", sync_interval: always }}'
-        bus = BusServer(folder, more=store)
-        bus.start()
-        stack.callback(bus.stop)
-        environment = clean_environment(folder) | {
-            "IMAGEINVOKER_SERVER": bus.url,
-            "IMAGEINVOKER_SITE": _SITE,
-            "IMAGEINVOKER_DATABASE": express,
-            "IMAGEINVOKER_HISTORY": history,
-        }
-        log = stack.enter_context((folder / "log").open("wb"))
-        metrics: list[str] = []
-        for service in (*("menu", "auth", "scheduler") * copies, "monitor"):
-            address = f"{HOST}:{port_of(stack.enter_context(held_port()))}"
-            metrics.append(f"http://{address}/metrics")
-            process = subprocess.Popen(
-                [sys.executable, "-m", "cli", service, "--metrics", address],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-            stack.callback(end, process)
-        try:
-            asyncio.run(_ready(bus.url, len(metrics)))
-        except TimeoutError as error:
-            text = (folder / "log").read_text(encoding="utf-8")
-            raise MeasureError(f"the site did not start:\n{text[-2000:]}") from error
-        pid = pid_of(folder / "nats.conf")
-        yield Campus(environment, express, tuple(metrics), pid, postgres.pid)
+    with served(dict.fromkeys(SERVICES, copies) | {"monitor": 1}) as (site, dsn):
+        asyncio.run(_protect(site))
+        yield Campus(
+            site.environment,
+            dsn,
+            tuple(site.metrics.values()),
+            pid_of(site.folder / "nats.conf"),
+            _server_of(dsn),
+        )
 
 
-async def _fill(dsn: str) -> None:
-    database = Database(dsn)
+async def _protect(site: Site) -> None:
+    connection = await connect(site.url, "bench")
     try:
-        await create_embedded(database, sample=True)
+        store = await OptionStore.open(connection, site.name)
+        await store.write(HASHED, PasswordHasher().hash(PASSWORD).encode())
+        await store.write("protection", parse("protection", "hash"))
     finally:
-        await database.close()
+        await connection.close()
 
 
-async def _ready(url: str, services: int) -> None:
-    """Protects the site, and returns when all copies answer."""
-    async with asyncio.timeout(_ANSWERS_WITHIN):
-        connection = await connect(url, "bench")
-        try:
-            while len(await present(connection, _SITE)) < services:
-                pass  # each look takes half a second
-            store = await OptionStore.open(connection, _SITE)
-            await store.write(HASHED, PasswordHasher().hash(PASSWORD).encode())
-            await store.write("protection", parse("protection", "hash"))
-        finally:
-            await connection.close()
+def _server_of(dsn: str) -> int:
+    """The process of a PostgreSQL server on this machine: the parent of those that serve it."""
+    connection = pyodbc.connect(dsn, autocommit=True, timeout=5)
+    try:
+        backend = int(connection.execute("SELECT pg_backend_pid()").fetchval())
+        stat = Path(f"/proc/{backend}/stat").read_text(encoding="utf-8")
+    finally:
+        connection.close()
+    return int(stat.rpartition(")")[2].split()[1])
 
 
 def _connections(dsn: str) -> int:

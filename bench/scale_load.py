@@ -20,7 +20,7 @@ from cli.storm.machines import Fleet, RequestIds
 from cli.storm.tally import Histogram
 
 PASSWORD: Final = "Zuckerdose-1138"
-_ENDS_WITHIN: Final = 240.0
+_ENDS_WITHIN: Final = 90.0
 """Seconds that the last machines have."""
 
 

@@ -1,17 +1,18 @@
-"""The tables and plots of `docs/scaling.md`. Pure, but for the files."""
+"""The tables and plots of `docs/scaling.md`. Pure."""
 
 import io
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Final
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from bench.harness import Reach
 from bench.scale_copies import AT_ONCE, GENTLE, Stormed, p99
 from bench.scale_journey import Carried
-from bench.scale_sites import IN_ONE, Estate
+from bench.scale_memory import Remembered
+from bench.scale_sites import IN_ONE, RATE, Estate, growth
 from cli.storm.tally import Step
 
 _STEPS: Final[tuple[Step, ...]] = ("welcome", "login", "menu", "outcome", "journey")
@@ -26,9 +27,22 @@ def copies_tables(gentle: Sequence[Stormed], at_once: Sequence[Stormed]) -> str:
         (
             f"{AT_ONCE[0]:,} machines within {AT_ONCE[1]:g} s, more than this machine can serve:",
             _copies_table(at_once),
+            _gain(at_once),
             f"{GENTLE[0]:,} machines within {GENTLE[1]:g} s, which one copy bears:",
             _copies_table(gentle),
         )
+    )
+
+
+def _gain(storms: Sequence[Stormed]) -> str:
+    fastest = max(storms, key=lambda each: each.result.throughput)
+    gain = fastest.result.throughput / storms[0].result.throughput
+    copied = sum(fastest.processor.get(part, 0) for part in ("menu", "auth", "scheduler"))
+    return (
+        f"Fastest with {fastest.copies} of each, {gain:.2f} times as fast as with "
+        f"{storms[0].copies}. Menu, auth and scheduler together then take {1000 * copied:.1f} ms "
+        f"of processor a journey: a core's worth of their copies serves {1 / copied:.0f} journeys "
+        "a second."
     )
 
 
@@ -66,8 +80,26 @@ def _wrong(stormed: Stormed) -> str:
     return f"{result.errors}, {result.lost}, {result.doubled}"
 
 
-def sites_table(estates: Sequence[Estate]) -> str:
-    """What a site costs among many."""
+def sites_table(estates: Sequence[Estate], reach: Reach) -> str:
+    """What a site costs among many, and whether that is constant."""
+    few, most = estates[0], estates[-1]
+    grown = growth(most, few)
+    worst = max(grown, key=lambda name: grown[name])
+    reached = "reached" if reach.holds(round(grown[worst], 3)) else "**not reached**"
+    return "\n\n".join(
+        (
+            f"The services of {IN_ONE} sites share a process; {RATE:g} journeys a second through "
+            "all sites together.",
+            table(_sites_rows(estates)),
+            f"`sites_cost` = {grown[worst]:.3f}, to reach {reach}: {reached}. It is the cost that "
+            f"grew most from {few.sites} sites to {most.sites}, here the {worst}. The others: "
+            + ", ".join(f"{name} {ratio:.2f}" for name, ratio in grown.items() if name != worst)
+            + ".",
+        )
+    )
+
+
+def _sites_rows(estates: Sequence[Estate]) -> list[list[str]]:
     rows: list[list[str]] = [["sites", *(str(each.sites) for each in estates)]]
 
     def row(name: str, values: Iterable[float], digits: int) -> None:
@@ -86,24 +118,28 @@ def sites_table(estates: Sequence[Estate]) -> str:
         "at rest: messages a second and site, in and out",
         (each.at_rest.messages / each.sites for each in estates), 1,
     )  # fmt: skip
+    row("services, MB a site", (each.resident / each.sites / 1e6 for each in estates), 1)
+    row("bus, MB a site", (each.resident_bus / each.sites / 1e6 for each in estates), 2)
+    for name in ("connections", "subscriptions"):
+        row(f"{name} a site", (getattr(each.counts, name) / each.sites for each in estates), 1)
+    for stream in sorted({name for each in estates for name in each.counts.consumers}):
+        found = [each.counts.consumers.get(stream, 0) / each.sites for each in estates]
+        if any(found):
+            row(f"consumers a site of `{stream}`", found, 1)
     row(
         "a journey: services and bus, ms of processor",
-        (1000 * each.processor_of_journey for each in estates), 0,
+        (1000 * each.processor_of_journey for each in estates), 1,
     )  # fmt: skip
     row(
         "a journey: messages, in and out", (each.messages_of_journey for each in estates), 0,
     )  # fmt: skip
+    row("median of a journey, ms", (1000 * each.travelled.p50 for each in estates), 0)
     row("p99 of a journey, ms", (1000 * each.travelled.p99 for each in estates), 0)
-    row("services, MB a site", (each.resident / each.sites / 1e6 for each in estates), 1)
-    row("bus, MB a site", (each.resident_bus / each.sites / 1e6 for each in estates), 2)
-    for name in ("connections", "subscriptions", "consumers"):
-        row(f"{name} a site", (getattr(each.counts, name) / each.sites for each in estates), 1)
-    row("consumers of the stream with most", (each.counts.most_consumers for each in estates), 0)
-    return f"The services of {IN_ONE} sites share a process.\n\n" + table(rows)
+    return rows
 
 
-def journey_table(carried: Carried) -> str:
-    """What a journey costs the bus."""
+def journey_table(carried: Carried, remembered: Remembered, fsync: float) -> str:
+    """What a journey costs the bus, what that keeps in memory of it, and what the disk takes."""
     kinds = [["messages of a journey", "count", "bytes"]]
     kinds += [
         [kind, f"{count:.1f}", f"{carried.bytes.get(kind, 0):.0f}"]
@@ -114,7 +150,13 @@ def journey_table(carried: Carried) -> str:
     kinds.append(["all", f"{sum(counts):.1f}", f"{sum(sizes):.0f}"])
     kept = [["kept of a journey by", "bytes"]]
     kept += [[name, f"{size:.0f}"] for name, size in carried.kept.items()]
-    return table(kinds) + "\n\n" + table(kept)
+    memory = [
+        ["the bus keeps in memory of", "bytes"],
+        ["an event, for an hour", f"{remembered.event:.0f}"],
+        ["a subject more of `IMAGING_EVENTS`", f"{remembered.subject:.0f}"],
+    ]
+    disk = [["of the disk", "ms"], ["an fsync", f"{1000 * fsync:.2f}"]]
+    return "\n\n".join(map(table, (kinds, kept, memory, disk)))
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -185,16 +227,6 @@ def _svg(figure: Figure) -> str:
     with mpl.rc_context({"svg.hashsalt": "imageinvoker"}):
         figure.savefig(picture, format="svg", metadata={"Date": None})
     return picture.getvalue()
-
-
-def put(document: Path, name: str, content: str) -> None:
-    """Puts measures in the place of those that a document holds under this name.
-
-    Raises:
-        ValueError: it holds none.
-    """
-    text = document.read_text(encoding="utf-8")
-    document.write_text(placed(text, name, content), encoding="utf-8")
 
 
 def placed(text: str, name: str, content: str) -> str:

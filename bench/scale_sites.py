@@ -1,12 +1,16 @@
 """What a site costs where many share a bus: the services of up to 200 sites on one machine.
 
-Bus and services are the real ones; the services of 25 sites share a process, since 800 processes
+Bus and services are the real ones; the services of ten sites share a process, since 800 processes
 would not fit (`bench/scale_host.py`). Each number of sites is measured on a bus of its own: first
-while nobody asks, then with one journey in ten seconds and site. The sites are not protected:
-hashes of passwords, one a minute and site, would be most of the load.
+while nobody asks, then while machines go through the sites in turn, as many a second whatever the
+number of sites. What that takes beyond the rest is what the journeys cost.
+
+The sites are not protected: hashes of passwords, one a minute and site, would be most of the load.
 """
 
 import asyncio
+import math
+import select
 import subprocess
 import sys
 import tempfile
@@ -21,10 +25,9 @@ from msgspec import Struct
 
 from bench.harness import MeasureError, Say
 from bench.processes import processor_time
-from bench.scale_bus import BusCounts, monitored, pid_of
+from bench.scale_bus import BusCounts, monitored, pid_of, resident_bytes
 from bench.scale_host import sample, site_name
 from bench.scale_load import PASSWORD, Travelled, travelled_decoder
-from bench.site import end
 from bus.buckets import prepare
 from bus.connection import connect
 from bus.option_store import OptionStore
@@ -32,14 +35,18 @@ from bus.options import PASSWORD as HASHED
 from bus.options import parse
 from tests.buses import BusServer, free_port
 
-SITES: Final = (1, 25, 50, 100, 200)
-IN_ONE: Final = 25
-"""Sites of a process."""
-EACH: Final = 10.0
-"""Seconds between two journeys of a site, under load."""
-_SETTLED: Final = 5.0
-_WINDOW: Final = 30.0
+SITES: Final = (10, 50, 100, 200)
+IN_ONE: Final = 10
+"""Sites of a process; the numbers of sites are multiples of it, so that all processes are alike."""
+RATE: Final = 10.0
+"""Journeys a second through all sites together, under load."""
+WINDOW: Final = 30.0
 """Seconds of each measure; within so many every watch is read anew once."""
+_SETTLED: Final = 5.0
+_STARTS_WITHIN: Final = 180.0
+_LEAVES_WITHIN: Final = 60.0
+_TRAVELS_WITHIN: Final = 120.0
+"""Seconds that journeys may take beyond those in which they begin."""
 
 
 class Cost(Struct, frozen=True, kw_only=True):
@@ -63,7 +70,7 @@ class Estate(Struct, frozen=True, kw_only=True):
     loaded: Cost
     travelled: Travelled
     resident: float
-    """Bytes of the services' processes, after the load."""
+    """Bytes of the services' processes, at rest."""
     resident_bus: float
     counts: BusCounts
 
@@ -94,62 +101,71 @@ class Serving(Struct, frozen=True):
     started: float
 
 
-def measured(sites: int, say: Say) -> Estate:
-    """What so many sites cost.
+def measured(sites: int, say: Say, window: float = WINDOW) -> Estate:
+    """What so many sites cost; each measure takes ``window`` seconds.
 
     Raises:
         MeasureError: they do not start, or a journey failed.
     """
+    say(f"{sites} sites: {-(-sites // IN_ONE)} processes and a bus start")
     with serving(sites) as estate:
-        say(f"{sites} sites serve after {estate.started:.1f} s")
+        say(f"    they serve after {estate.started:.1f} s; {window:g} s at rest")
         time.sleep(_SETTLED)
-        at_rest = _cost(estate, lambda: time.sleep(_WINDOW))
+        at_rest = _cost(estate, lambda: time.sleep(window))
+        resident, resident_bus = sum(map(resident_bytes, estate.hosts)), resident_bytes(estate.bus)
+        counts = monitored(estate.monitoring)
+        say(f"    {window:g} s with {RATE:g} journeys a second")
         travelled: list[Travelled] = []
         loaded = _cost(
-            estate, lambda: travelled.append(journeys(estate.url, sites, EACH / sites, _WINDOW))
+            estate, lambda: travelled.append(journeys(estate.url, sites, 1 / RATE, window))
         )
-        if travelled[0].scheduled < travelled[0].journeys:
-            raise MeasureError(f"of {sites} sites, journeys failed: {travelled[0]}")
-        found = Estate(
-            sites=sites,
-            started=estate.started,
-            at_rest=at_rest,
-            loaded=loaded,
-            travelled=travelled[0],
-            resident=sum(map(_resident, estate.hosts)),
-            resident_bus=_resident(estate.bus),
-            counts=monitored(estate.monitoring),
-        )
+    if travelled[0].scheduled < travelled[0].journeys:
+        raise MeasureError(f"of {sites} sites, journeys failed: {travelled[0]}")
+    found = Estate(
+        sites=sites,
+        started=estate.started,
+        at_rest=at_rest,
+        loaded=loaded,
+        travelled=travelled[0],
+        resident=resident,
+        resident_bus=resident_bus,
+        counts=counts,
+    )
     say(
-        f"at rest {1000 * (found.at_rest.services + found.at_rest.bus) / sites:.2f} ms of "
-        f"processor a second and site, {found.at_rest.messages / sites:.1f} messages; a journey "
-        f"{1000 * found.processor_of_journey:.1f} ms, {found.messages_of_journey:.0f} messages; "
-        f"{found.resident / sites / 1e6:.1f} MB"
+        f"    a site at rest: {1000 * (at_rest.services + at_rest.bus) / sites:.2f} ms of "
+        f"processor a second, {at_rest.messages / sites:.1f} messages a second, "
+        f"{(resident + resident_bus) / sites / 1e6:.1f} MB; a journey: "
+        f"{1000 * found.processor_of_journey:.1f} ms of processor, "
+        f"{found.messages_of_journey:.0f} messages, p99 {1000 * travelled[0].p99:.0f} ms"
     )
     return found
 
 
-def constancy(of: Estate, few: Estate) -> float:
-    """The dearest of a site's costs among ``of`` so many, against those among ``few``. Pure."""
-    return max(
-        one / other
-        for one, other in zip(_costs_of_site(of), _costs_of_site(few), strict=True)
-        if other
-    )
+def growth(of: Estate, few: Estate) -> dict[str, float]:
+    """Each cost of a site and of a journey among ``of`` so many, against that among ``few``. Pure.
+
+    How long a journey takes is no cost: it says how busy this machine is with all of them.
+    """
+    before = _costs(few)
+    return {
+        name: cost / before[name] if before[name] else math.inf
+        for name, cost in _costs(of).items()
+        if cost or before[name]
+    }
 
 
-def _costs_of_site(estate: Estate) -> tuple[float, ...]:
-    at_rest, counts = estate.at_rest, estate.counts
-    together = (
-        at_rest.services + at_rest.bus,
-        at_rest.messages,
-        estate.resident + estate.resident_bus,
-        counts.connections,
-        counts.subscriptions,
-        counts.consumers,
-    )
-    of_journey = (estate.processor_of_journey, estate.messages_of_journey)
-    return (*(cost / estate.sites for cost in together), *of_journey)
+def _costs(estate: Estate) -> dict[str, float]:
+    at_rest, counts, sites = estate.at_rest, estate.counts, estate.sites
+    return {
+        "processor at rest": (at_rest.services + at_rest.bus) / sites,
+        "messages at rest": at_rest.messages / sites,
+        "memory": (estate.resident + estate.resident_bus) / sites,
+        "connections": counts.connections / sites,
+        "subscriptions": counts.subscriptions / sites,
+        "consumers": sum(counts.consumers.values()) / sites,
+        "processor of a journey": estate.processor_of_journey,
+        "messages of a journey": estate.messages_of_journey,
+    }
 
 
 @contextmanager
@@ -165,14 +181,15 @@ def serving(sites: int) -> Iterator[Serving]:
         watched = f"127.0.0.1:{free_port()}"
         bus = BusServer(
             folder,
-            more=f'jetstream {{ store_dir: "{folder / "store"}", sync_interval: always }}\n'
-            f'http: "{watched}"',
+            more=f'jetstream {{ store_dir: "{folder / "store"}", sync_interval: always\n'
+            f'limits {{ default_max_consumers: 20000 }} }}\nhttp: "{watched}"',
         )
         bus.start()
         stack.callback(bus.stop)
         log = stack.enter_context((folder / "log").open("wb"))
         began = time.monotonic()
         hosts: list[subprocess.Popen[bytes]] = []
+        stack.callback(_leave, hosts)
         for first in range(1, sites + 1, IN_ONE):
             count = min(IN_ONE, sites + 1 - first)
             arguments = [bus.url, str(folder), str(first), str(count)]
@@ -182,10 +199,9 @@ def serving(sites: int) -> Iterator[Serving]:
                 stdout=subprocess.PIPE,
                 stderr=log,
             )
-            stack.callback(_leave, host)
             hosts.append(host)
         for host in hosts:
-            if host.stdout is None or host.stdout.readline() != b"ready\n":
+            if not _is_ready(host, began + _STARTS_WITHIN - time.monotonic()):
                 text = (folder / "log").read_text(encoding="utf-8")
                 raise MeasureError(f"the sites did not start:\n{text[-2000:]}")
         started = time.monotonic() - began
@@ -198,14 +214,27 @@ def serving(sites: int) -> Iterator[Serving]:
         )
 
 
-def _leave(host: "subprocess.Popen[bytes]") -> None:
-    for pipe in (host.stdin, host.stdout):
-        if pipe:
-            pipe.close()
-    try:
-        host.wait(60)
-    except subprocess.TimeoutExpired:
-        end(host)
+def _is_ready(host: "subprocess.Popen[bytes]", seconds: float) -> bool:
+    """Whether its sites serve, within so many seconds."""
+    return (
+        host.stdout is not None
+        and bool(select.select([host.stdout], [], [], max(0.0, seconds))[0])
+        and host.stdout.readline() == b"ready\n"
+    )
+
+
+def _leave(hosts: "Sequence[subprocess.Popen[bytes]]") -> None:
+    for host in hosts:
+        for pipe in (host.stdin, host.stdout):
+            if pipe:
+                pipe.close()
+    until = time.monotonic() + _LEAVES_WITHIN
+    for host in hosts:
+        try:
+            host.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            host.kill()
+            host.wait()
 
 
 async def protect(url: str, sites: int) -> None:
@@ -229,12 +258,15 @@ def journeys(url: str, sites: int, each: float, seconds: float) -> Travelled:
         MeasureError: it failed.
     """
     arguments = [url, str(sites), str(each), str(seconds)]
-    ran = subprocess.run(
-        [sys.executable, "-m", "bench.scale_load", *arguments],
-        capture_output=True,
-        timeout=seconds + 300,
-        check=False,
-    )
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-m", "bench.scale_load", *arguments],
+            capture_output=True,
+            timeout=seconds + _TRAVELS_WITHIN,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise MeasureError(f"the journeys do not end: {error}") from error
     if ran.returncode:
         raise MeasureError(f"no journeys could be made:\n{ran.stderr.decode()[-2000:]}")
     return travelled_decoder.decode(ran.stdout)
@@ -257,8 +289,3 @@ def _taken(estate: Serving) -> tuple[float, float, float]:
         processor_time(estate.bus),
         float(counts.messages_in + counts.messages_out),
     )
-
-
-def _resident(process: int) -> float:
-    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
-    return float(status.partition("VmRSS:")[2].split()[0]) * 1024

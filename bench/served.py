@@ -5,6 +5,7 @@ import contextlib
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,7 @@ from typing import Final
 from bench.harness import MeasureError
 from bench.site import Site, clean_environment, end
 from bus.connection import connect
-from bus.presence import wait_for_services
+from bus.presence import present
 from cli.ports import HOST, held_port, port_of
 from cli.up import SERVICES
 from express.database import Database
@@ -32,7 +33,7 @@ def served(
     *,
     sample: bool = True,
 ) -> Iterator[tuple[Site, str]]:
-    """A site that answers, and the connection string of its database; ended on leaving.
+    """A site whose copies all answer, and the connection string of its database; ended on leaving.
 
     What is acknowledged is on disk: NATS syncs always, PostgreSQL runs as it does by default.
     ``prepare`` is called with the connection string of the database before the site starts; the
@@ -90,10 +91,12 @@ async def _create(dsn: str, sample: bool) -> None:
         await database.close()
 
 
-async def _until_all_answer(url: str, services: Mapping[str, int]) -> None:
+async def _until_all_answer(url: str, copies: Mapping[str, int]) -> None:
     async with asyncio.timeout(_ANSWERS_WITHIN):
         connection = await connect(url, "bench")
         try:
-            await wait_for_services(connection, _NAME, list(services))
+            wanted = Counter(copies)
+            while not wanted <= Counter(copy.name for copy in await present(connection, _NAME)):
+                pass  # each look takes half a second
         finally:
             await connection.close()

@@ -24,6 +24,7 @@ _SILENCE: Final = 10
 
 Asked = TypeVar("Asked", bound=FromMachine)
 Answered = TypeVar("Answered")
+Read = TypeVar("Read")
 Report = Callable[[Exception], Awaitable[None]]
 
 
@@ -192,23 +193,30 @@ async def ask(
         Problem: the service's answer was a problem.
         BusUnavailableError: no answer within ``timeout`` seconds, or nobody to ask.
     """
-    reply = await ask_raw(connection, site, endpoint, machine, question, timeout=timeout)
-    try:
-        return endpoint.answered_decoder.decode(reply.data)
-    except ValueError as error:
-        raise BusUnavailableError(f"{endpoint.service} gave an answer that is none") from error
+    return await ask_reading(
+        connection,
+        site,
+        endpoint,
+        machine,
+        question,
+        lambda reply: endpoint.answered_decoder.decode(reply.data),
+        timeout=timeout,
+    )
 
 
-async def ask_raw(
+async def ask_reading(
     connection: Connection,
     site: str,
     endpoint: Endpoint[Asked, Answered],
     machine: str,
     question: Asked,
+    read: Callable[[Msg], Read],
     *,
     timeout: float = 5,  # noqa: ASYNC109 (the bus's own time-out)
-) -> Msg:
-    """As `ask`, but gives the answer as it came, which is none of the problems.
+) -> Read:
+    """As `ask`, for an answer that is more than its body: gives what ``read`` makes of it.
+
+    ``read`` says by a ValueError that it is no answer.
 
     Raises:
         Problem: the service's answer was a problem.
@@ -221,7 +229,10 @@ async def ask_raw(
         raise BusUnavailableError(f"{endpoint.service} did not answer") from error
     if reply.headers and CODE_HEADER in reply.headers:
         raise from_wire(reply.data)
-    return reply
+    try:
+        return read(reply)
+    except ValueError as error:
+        raise BusUnavailableError(f"{endpoint.service} gave an answer that is none") from error
 
 
 def _next_server(pool: list[Server], _info: dict[str, object]) -> tuple[Server, float]:

@@ -13,8 +13,9 @@ from typing import Final
 
 import msgspec
 from msgspec import Struct
+from nats.aio.msg import Msg
 
-from bus.connection import BusUnavailableError, Connection, ask_raw
+from bus.connection import BusUnavailableError, Connection, ask_reading
 from bus.contract import SHOW
 from bus.messages import Menu, ShowMenu
 
@@ -99,19 +100,14 @@ async def ask_menu(
         BusUnavailableError: no answer within ``timeout`` seconds, or nobody to ask.
     """
     gathered = _Gathered()
-    try:
-        while gathered.restarts <= _RESTARTS:
-            part, of = len(gathered.parts) + 1, gathered.version
-            wanted = msgspec.structs.replace(question, part=part, of=of)
-            reply = await ask_raw(connection, site, SHOW, machine, wanted, timeout=timeout)
-            told = division(reply.headers)
-            if told is None:
-                return SHOW.answered_decoder.decode(reply.data)
-            if gathered.take(told, reply.data):
-                menu = SHOW.answered_decoder.decode(unpacked(gathered.parts))
-                return msgspec.structs.replace(menu, stale=told.stale)
-    except ValueError as error:
-        raise BusUnavailableError("menu gave an answer that is none") from error
+    while gathered.restarts <= _RESTARTS:
+        part, of = len(gathered.parts) + 1, gathered.version
+        wanted = msgspec.structs.replace(question, part=part, of=of)
+        menu = await ask_reading(
+            connection, site, SHOW, machine, wanted, gathered.read, timeout=timeout
+        )
+        if menu:
+            return menu
     raise BusUnavailableError("the menu changes faster than it can be fetched")
 
 
@@ -123,16 +119,22 @@ class _Gathered:
         self.version: str | None = None
         self.restarts = -1
 
-    def take(self, told: Division, data: bytes) -> bool:
-        """Adds the next part, or begins with the first one of another version; whether it is whole.
+    def read(self, reply: Msg) -> Menu | None:
+        """The menu, if this answer is one or makes one with the parts before.
 
         Raises:
-            ValueError: it is not the next part.
+            ValueError: it is neither a menu nor the next part of one.
         """
+        told = division(reply.headers)
+        if told is None:
+            return SHOW.answered_decoder.decode(reply.data)
         if told.version != self.version:
             self.parts, self.version = [], told.version
             self.restarts += 1
         if told.number != len(self.parts) + 1:
             raise ValueError("this part was not asked for")
-        self.parts.append(data)
-        return told.number == told.count
+        self.parts.append(reply.data)
+        if told.number < told.count:
+            return None
+        menu = SHOW.answered_decoder.decode(unpacked(self.parts))
+        return msgspec.structs.replace(menu, stale=told.stale)

@@ -37,6 +37,12 @@ _SERVICES: Final[Mapping[str, Literal["warn", "fail"]]] = {
     "monitor": "warn",
 }
 """The services of a site, and how bad it is if none of a kind is at work."""
+_CONSUMERS: Final = 1_000
+_LIMITED_SINCE: Final = (2, 15)
+"""Consumers that NATS allows on a stream from this version on, unless told otherwise."""
+_NEARLY_FULL: Final = 0.8
+_ENOUGH: Final = 20_000
+"""What `deploy/nats/nats.conf` allows."""
 _COLOURS: Final = {"ok": "32", "warn": "33", "fail": "31"}
 
 Area = Literal["bus", "services", "options", "database"]
@@ -118,6 +124,7 @@ async def _examine_bus(target: Target | None) -> tuple[list[Checked], Options]:
         version = connection.connected_server_version
         text = f"nats-server {version.major}.{version.minor}.{version.patch} at {address.server}"
         found = [_bus("ok", text), await _examine_stream(connection)]
+        found += await _examine_consumers(connection, (version.major, version.minor))
         found += await _examine_services(connection, address)
         seen, options = await _examine_options(connection, address)
         return found + seen, options
@@ -134,6 +141,27 @@ async def _examine_stream(connection: Connection) -> Checked:
         return _bus("fail", f"the stream {subjects.REQUESTS} is not there", cure)
     waiting = info.state.messages
     return _bus("ok", f"{subjects.REQUESTS}: {waiting} requests waiting")
+
+
+async def _examine_consumers(connection: Connection, version: tuple[int, int]) -> list[Checked]:
+    """Whether there is room for more sites."""
+    stream = connection.jetstream()
+    try:
+        account = (await stream.account_info()).limits.max_consumers
+        fullest = max(await stream.streams_info(), key=lambda each: each.state.consumer_count)
+    except (nats.errors.Error, ValueError):
+        return []  # there is no stream, as is told already
+    default = _CONSUMERS if version >= _LIMITED_SINCE else 0
+    limit = max(0, fullest.config.max_consumers or 0) or max(0, account) or default
+    count = fullest.state.consumer_count
+    text = f"{fullest.config.name} has {count} consumers, most of all streams"
+    # With more than it there is another limit, which no server tells.
+    if not limit * _NEARLY_FULL <= count <= limit:
+        return [_bus("ok", text)]
+    cure = f"If not done: jetstream {{ limits {{ default_max_consumers: {_ENOUGH} }} }}"
+    if limit != default:
+        cure = f"Allow the stream or its account more, such as {_ENOUGH}."
+    return [_bus("warn", f"{text}; it has room for {limit} unless the limit is lifted", cure)]
 
 
 async def _examine_services(connection: Connection, address: Address) -> list[Checked]:
