@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Final
 
@@ -10,6 +11,7 @@ import nats.js.errors
 import structlog
 from nats.js import JetStreamContext
 from nats.js.api import KeyValueConfig, RetentionPolicy, StorageType, StreamConfig
+from nats.js.kv import KeyValue
 
 from bus import subjects
 from bus.connection import Connection, backoff
@@ -60,7 +62,8 @@ _BUCKETS: Final = (
 )
 
 _REREAD: Final = 30.0
-"""Seconds after which a watch is read anew in full: after a server restarts one may stay silent."""
+"""Seconds after which a watch is read anew in full, at the earliest, and at the latest in twice as
+many: after a server restarts one may stay silent, and not all of a site do this at once."""
 _FORGOTTEN: Final = 2.0
 """Seconds after which the bus drops a watch that nobody listens to. In nats-py's five minutes, ten
 of those that were read anew would be left of each, and a stream has 1,000 consumers at most."""
@@ -82,8 +85,17 @@ async def watch(
     Raises:
         nats.errors.Error: there is no such bucket, or the line is down.
     """
-    keys = subjects.site_key(site)
-    watcher = await (await stream.key_value(bucket)).watch(keys, inactive_threshold=_FORGOTTEN)
+    async with contextlib.aclosing(
+        _states(stream, await stream.key_value(bucket), bucket, site)
+    ) as states:
+        async for values in states:
+            yield values
+
+
+async def _states(
+    stream: JetStreamContext, opened: KeyValue, bucket: str, site: str
+) -> AsyncGenerator[dict[str, bytes], None]:
+    watcher = await opened.watch(subjects.site_key(site), inactive_threshold=_FORGOTTEN)
     values: dict[str, bytes] = {}
     whole = False
     try:
@@ -122,6 +134,7 @@ class Mirror:
         self._bucket = bucket
         self._site = site
         self._changed = changed
+        self._opened: KeyValue | None = None
         self._values: dict[str, bytes] = {}
         self._loaded = asyncio.Event()
         self._limit: asyncio.Timeout | None = None
@@ -145,7 +158,7 @@ class Mirror:
         Raises:
             nats.errors.Error: the line is down.
         """
-        bucket = await self._stream.key_value(self._bucket)
+        bucket = await self._open()
         found: dict[str, bytes] = {}
         with contextlib.suppress(nats.js.errors.KeyNotFoundError):
             entry = await bucket.get(subjects.site_key(self._site, key))
@@ -159,23 +172,32 @@ class Mirror:
                 await self._round()
                 attempt = 0
             except (nats.errors.Error, TimeoutError) as error:
+                self._opened = None
                 self._log.warning("a bucket cannot be read", error=type(error).__name__)
                 await asyncio.sleep(backoff(attempt))
                 attempt += 1
 
     async def _round(self) -> None:
         whole = False
-        states = watch(self._stream, self._bucket, self._site)
+        seconds = random.uniform(_REREAD, 2 * _REREAD)  # noqa: S311 (no secret)
         try:
-            async with asyncio.timeout(_REREAD) as self._limit, contextlib.aclosing(states):
-                async for values in states:
-                    whole = True
-                    self._take(values)
+            async with asyncio.timeout(seconds) as self._limit:
+                states = _states(self._stream, await self._open(), self._bucket, self._site)
+                async with contextlib.aclosing(states):
+                    async for values in states:
+                        whole = True
+                        self._take(values)
         except TimeoutError:
             if not whole:
                 raise
         finally:
             self._limit = None
+
+    async def _open(self) -> KeyValue:
+        # Asked for once: the bus tells with it all that it knows of the bucket.
+        if self._opened is None:
+            self._opened = await self._stream.key_value(self._bucket)
+        return self._opened
 
     def _take(self, values: dict[str, bytes]) -> None:
         if values != self._values or not self._loaded.is_set():

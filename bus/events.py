@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from bus import subjects
 from bus.connection import Connection, backoff
+from bus.keeping import keep
 from bus.messages import ComputerRef, Time, decoder, encode
 
 Kind = Literal[
@@ -54,7 +55,8 @@ LONGEST_TEXT: Final = 256
 LONGEST_LIST: Final = 64
 """Texts of a list in the details of an event."""
 
-_TIMEOUT: Final = 2.0
+PATIENCE: Final = 2.0
+"""Seconds for which an event is tried while somebody waits for an answer."""
 _LOST: Final = 0.5
 """Seconds after which an event that nobody has acknowledged is published once more: the bus may
 have died with it."""
@@ -89,7 +91,7 @@ class EventLog:
     """Publishes the events of a site."""
 
     def __init__(self, connection: Connection, site: str) -> None:
-        self._stream = connection.jetstream()
+        self._connection = connection
         self._site = site
         self._log = structlog.get_logger("events").bind(site=site)
 
@@ -104,13 +106,15 @@ class EventLog:
         technician: str | None = None,
         operator: str | None = None,
         details: Mapping[str, Detail] | None = None,
+        patience: float = PATIENCE,
     ) -> None:
         """Keeps an event; ``of`` is what happened only once, such as a request's id.
 
         Every text is cut to 256 characters and made one printable line.
 
         Raises:
-            NotKeptError: the bus did not take it within two seconds; the log holds it then.
+            NotKeptError: the bus refused it, or did not take it within ``patience`` seconds; the
+                log holds it then.
         """
         event = Event(
             id=one_line(f"{self._site}.{kind}.{of or uuid.uuid4()}"),
@@ -125,7 +129,7 @@ class EventLog:
         )
         body = encode(event)
         try:
-            async with asyncio.timeout(_TIMEOUT):
+            async with asyncio.timeout(patience):
                 await self._publish(event, body)
         except (nats.errors.Error, OSError, TimeoutError) as error:
             self._log.warning("an event is not kept", lost=body.decode())
@@ -140,11 +144,9 @@ class EventLog:
         attempt = 0
         while True:
             # Not again and again: a bus that is only slow is not to get slower by it.
-            patience = _TIMEOUT if attempt else _LOST
+            patience = PATIENCE if attempt else _LOST
             try:
-                await self._stream.publish(
-                    subject, body, timeout=patience, headers={"Nats-Msg-Id": event.id}
-                )
+                await keep(self._connection, subject, body, message_id=event.id, timeout=patience)
             except nats.js.errors.APIError:
                 raise
             except (nats.errors.Error, OSError, TimeoutError):

@@ -1,7 +1,7 @@
 """Waiting that can be called off."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Final, TypeVar
 
 _AGAIN: Final = 0.1
@@ -24,6 +24,35 @@ async def unless(told: asyncio.Event, work: Coroutine[None, None, None]) -> bool
         return False
     working.result()
     return True
+
+
+async def all_of(works: Iterable[Coroutine[None, None, Result]]) -> list[Result]:
+    """Does everything side by side; the first failure is raised when all of it has ended."""
+    return successes(await outcomes(works))
+
+
+async def outcomes(
+    works: Iterable[Coroutine[None, None, Result]],
+) -> list[Result | BaseException]:
+    """What came of each, done side by side, or the error that it raised."""
+    begun = list(works)
+    if len(begun) != 1:
+        return await asyncio.gather(*begun, return_exceptions=True)
+    # Without the cost of a task.
+    try:
+        return [await begun[0]]
+    except Exception as error:  # noqa: BLE001 (it is told, not hidden)
+        return [error]
+
+
+def successes(found: Iterable[Result | BaseException]) -> list[Result]:
+    """What came of each; raises the first failure."""
+    well: list[Result] = []
+    for each in found:
+        if isinstance(each, BaseException):
+            raise each
+        well.append(each)
+    return well
 
 
 async def end(task: "asyncio.Future[Result]") -> None:

@@ -18,9 +18,10 @@ from bus.problems import Problem
 from bus.service import RETRY_AFTER
 from bus.sessions import Claims, Signer
 from bus.technicians import Technician
+from bus.waiting import all_of
 from services.auth.lockout import Scope
 from services.auth.metrics import LoginMetrics
-from services.auth.tries import Lock, LockedOut, Tries
+from services.auth.tries import Attempt, Lock, LockedOut, Tries
 from services.auth.ways import (
     LONGEST_NAME,
     LONGEST_PASSWORD,
@@ -87,8 +88,13 @@ class Door:
             caller.address if options.trust_request_info else None,
         )
         try:
-            technician = await self._ask(way, visitor, asked.password) if way else None
-            session = await self._let_in(visitor, technician, options.session_lifetime)
+            technician = None
+            if way:
+                attempt, technician = await self._ask(way, visitor, asked.password)
+                await all_of([attempt.succeeded(), self._tell_succeeded(visitor, technician)])
+            else:
+                await self._tell_succeeded(visitor, technician)
+            session = self._session(visitor, technician, options.session_lifetime)
         except (nats.errors.Error, TimeoutError) as error:
             # Without the bus no try can be counted, so nobody can be let in.
             self._log.warning("a sign-in cannot be counted", error=type(error).__name__)
@@ -104,7 +110,10 @@ class Door:
         self._metrics.login(visitor.protection, "success")
         return session
 
-    async def _ask(self, way: WayIn, visitor: Visitor, password: str) -> Technician | None:
+    async def _ask(
+        self, way: WayIn, visitor: Visitor, password: str
+    ) -> tuple[Attempt, Technician | None]:
+        """The try that was taken, and who has come in by it."""
         try:
             attempt = await self._tries.take(_counted(visitor))
         except LockedOut as locked:
@@ -112,13 +121,14 @@ class Door:
             # Also those that another copy has closed: it may have died before it told of them.
             await self._tell_locked(visitor, locked.locks)
             raise
-        log = self._log.bind(machine=visitor.caller.machine, account=visitor.account)
         try:
             _require_sense(visitor.username, password)
             technician = await way.sign_in(visitor.username, password)
         except SignInRefused as refused:
             locks = await attempt.failed()
-            log.warning("login failed", reason=refused.reason, attempts_left=attempt.left)
+            self._log_of(visitor).warning(
+                "login failed", reason=refused.reason, attempts_left=attempt.left
+            )
             self._count(locks)
             await self._tell_locked(visitor, locks)
             wait = max((lock.retry_after for lock in locks), default=None)
@@ -127,17 +137,20 @@ class Door:
             ) from None
         except DirectoryUnavailable as unavailable:
             await attempt.withdraw()
-            log.warning("the directory cannot be asked", why=str(unavailable))
+            self._log_of(visitor).warning("the directory cannot be asked", why=str(unavailable))
             raise Problem("directory_unavailable") from None
         except Problem:
             await attempt.withdraw()
             raise
-        await attempt.succeeded()
-        return technician
+        return attempt, technician
 
-    async def _let_in(
-        self, visitor: Visitor, technician: Technician | None, lifetime: float
-    ) -> Session:
+    def _log_of(self, visitor: Visitor) -> structlog.typing.FilteringBoundLogger:
+        bound: structlog.typing.FilteringBoundLogger = self._log.bind(
+            machine=visitor.caller.machine, account=visitor.account
+        )
+        return bound
+
+    async def _tell_succeeded(self, visitor: Visitor, technician: Technician | None) -> None:
         name = technician.name if technician else None
         try:
             await self._events.record(
@@ -150,8 +163,10 @@ class Door:
             # Nobody comes in of whom the audit knows nothing.
             raise Problem("overloaded", details=Details(retry_after=RETRY_AFTER)) from None
         self._log.info("login succeeded", machine=visitor.caller.machine, account=name)
+
+    def _session(self, visitor: Visitor, technician: Technician | None, lifetime: float) -> Session:
         claims = Claims(
-            username=name,
+            username=technician.name if technician else None,
             protection=visitor.protection,
             generation=technician.generation if technician else 0,
         )

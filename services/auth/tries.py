@@ -10,8 +10,8 @@ import contextlib
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Final, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from msgspec import Struct
 from nats.js.kv import KeyValue
@@ -21,13 +21,20 @@ from bus.messages import Details
 from bus.problems import Problem
 from bus.service import RETRY_AFTER
 from bus.technicians import key_of
+from bus.waiting import all_of, outcomes, successes
 from services.auth.lockout import Count, Limits, Scope, current, fail, take, withdraw
-from services.auth.try_store import SCOPES, TIMEOUT, Change, Place, Rule, TryStore
+from services.auth.try_store import (
+    SCOPES,
+    TIMEOUT,
+    Change,
+    Place,
+    Rule,
+    TryStore,
+    uncounted,
+)
 
 PATIENCE: Final = 2.0
 """Seconds that a try waits for undecided ones before it is turned away."""
-
-_T = TypeVar("_T")
 
 
 class Lock(Struct, frozen=True):
@@ -91,7 +98,7 @@ class Tries:
         loop = asyncio.get_running_loop()
         end = loop.time() + PATIENCE
         for attempt in itertools.count():
-            taken = await self._take(places)
+            taken = await self._take(places, blind=not attempt and len(places) == 1)
             if taken or loop.time() >= end:
                 break
             await asyncio.sleep(jittered(attempt, 0.02, 0.2))
@@ -118,16 +125,23 @@ class Tries:
             ]
         return sorted(locks, key=lambda lock: (SCOPES.index(lock.scope), lock.name))
 
-    async def _take(self, places: list[Place]) -> "Attempt | None":
-        """An attempt, or none if undecided tries are in the way."""
+    async def _take(self, places: list[Place], *, blind: bool) -> "Attempt | None":
+        """An attempt, or none if undecided tries are in the way.
+
+        ``blind`` spares the look at one whom nobody has counted: of several it would be seen too
+        late that one of them is locked.
+        """
         limits = self._limits()
         try_id, now = secrets.token_hex(6), self._store.clock()
 
         def rule(scope: Scope) -> Rule:
             return lambda count: take(count, try_id, now, limits.of(scope), limits)
 
-        # A look first: who is turned away writes nothing.
-        seen = await _together(self._store.look(place) for place in places)
+        # Who is turned away writes nothing: a look comes first, or the bus refuses the write.
+        if blind:
+            seen = [uncounted(place) for place in places]
+        else:
+            seen = await all_of(self._store.look(place) for place in places)
         looks = [
             Change(place, each.count, rule(place.scope)(each.count), each)
             for place, each in zip(places, seen, strict=True)
@@ -138,12 +152,9 @@ class Tries:
         if any(look.after == look.before for look in looks):
             return None
 
-        results = await asyncio.gather(
-            *(
-                self._store.change(place, rule(place.scope), each)
-                for place, each in zip(places, seen, strict=True)
-            ),
-            return_exceptions=True,
+        results = await outcomes(
+            self._store.change(place, rule(place.scope), each)
+            for place, each in zip(places, seen, strict=True)
         )
         changes = [each for each in results if isinstance(each, Change)]
         taken = [each for each in changes if each.has(try_id)]
@@ -155,7 +166,7 @@ class Tries:
         if len(taken) == len(places):
             return attempt
         await attempt.withdraw()
-        _raise_first(results)
+        successes(results)
         locks = [_lock_of(each, now) for each in changes if now < each.after.locked_until]
         if locks:
             raise LockedOut(locks, [_lock_of(each, now) for each in changes if each.closed()])
@@ -194,7 +205,7 @@ class Attempt:
                 count, self._id, self._taken_at, now, limits.of(scope), limits
             )
 
-        changes = await _together(
+        changes = await all_of(
             self._store.change(place, rule(place.scope)) for place in self._places
         )
         return [_lock_of(change, now) for change in changes if change.closed()]
@@ -205,30 +216,17 @@ class Attempt:
         An address only gets this try back: whoever has one good account could otherwise guess at
         all others from there for ever.
         """
-        await _together(
+        await all_of(
             self._give_back(place) if place.scope == "address" else self._store.forget(place)
             for place in self._places
         )
 
     async def withdraw(self) -> None:
         """Nothing was decided: each gets its try back."""
-        await _together(self._give_back(place) for place in self._places)
+        await all_of(self._give_back(place) for place in self._places)
 
     async def _give_back(self, place: Place) -> None:
         await self._store.change(place, lambda count: withdraw(count, self._id))
-
-
-async def _together(works: Iterable[Coroutine[None, None, _T]]) -> list[_T]:
-    """Does everything side by side; an error is raised when all of it has ended."""
-    results = await asyncio.gather(*works, return_exceptions=True)
-    _raise_first(results)
-    return [each for each in results if not isinstance(each, BaseException)]
-
-
-def _raise_first(results: Iterable[object]) -> None:
-    for each in results:
-        if isinstance(each, BaseException):
-            raise each
 
 
 def _lock_of(change: Change, now: float) -> Lock:

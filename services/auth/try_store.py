@@ -50,6 +50,11 @@ class Seen(Struct, frozen=True):
     revision: int
 
 
+def uncounted(place: Place) -> Seen:
+    """The count of a place that stands nowhere; where one does, no write succeeds on it."""
+    return Seen(Count(name=place.name), 0)
+
+
 class Change(Struct, frozen=True):
     """What a rule has made of the count of a place, and what the bucket holds then.
 
@@ -120,7 +125,11 @@ class TryStore:
         return (await self.change(place, lambda count: count)).latest
 
     async def change(self, place: Place, rule: Rule, seen: Seen | None = None) -> Change:
-        """Changes a count by a rule; ``seen`` saves reading it once more, unless others wait."""
+        """Changes a count by a rule.
+
+        ``seen``, which may be a guess, saves reading the count, unless others wait: the bus takes
+        a change only of what there is.
+        """
         line = self._lines.setdefault(place.key, _Line())
         wish = _Wish(place, rule)
         line.wishes.append(wish)
@@ -158,7 +167,8 @@ class TryStore:
                 break
             except nats.js.errors.KeyWrongLastSequenceError:
                 seen = None
-                await asyncio.sleep(jittered(attempt, 0.002, 0.05))
+                if found.revision:
+                    await asyncio.sleep(jittered(attempt, 0.002, 0.05))
         for wish, (before, after) in zip(wishes, itertools.pairwise(counts), strict=True):
             wish.result = Change(wish.place, before, after, latest)
 
@@ -169,14 +179,14 @@ class TryStore:
         return Seen(count, revision)
 
     async def _read(self, place: Place) -> Seen:
-        none = Count(name=place.name)
+        none = uncounted(place)
         try:
             entry = await self._bucket.get(place.key)
         except nats.js.errors.KeyNotFoundError as gone:
             # A deleted key has a revision, too.
             deleted = gone.entry
-            return Seen(none, (deleted.revision or 0) if deleted else 0)
-        return Seen(self._decode(place.key, entry.value) or none, entry.revision or 0)
+            return Seen(none.count, (deleted.revision or 0) if deleted else 0)
+        return Seen(self._decode(place.key, entry.value) or none.count, entry.revision or 0)
 
     async def forget(self, place: Place) -> None:
         """Counts anew from nothing."""

@@ -52,7 +52,8 @@ def program(dsn: str) -> Program:
             lookout.look, lambda: site.options.current, lambda: admission.ruled_jobs, tally
         )
         site.registry.register(MenuMetrics(tally, site.name))
-        portal = Portal(site, database, admission, Visits(events), menus)
+        visits = Visits(events)
+        portal = Portal(site, database, admission, visits, menus)
         service = site.service("menu", "Greets machines and shows what can be deployed on them")
         service.serve(contract.WELCOME, portal.welcome)
         service.serve(contract.SHOW, portal.show, portal.show_at_once)
@@ -63,6 +64,7 @@ def program(dsn: str) -> Program:
             yield
             await service.leave()
         finally:
+            await visits.close()
             await portal.close()
             await menus.close()
             await lookout.close()
@@ -139,11 +141,14 @@ class Portal:
         )
 
     def show_at_once(self, asked: ShowMenu, caller: Caller) -> Answer | bytes | None:
-        """What `show` answers, where nothing must be asked, told or built for it; else None."""
-        if not self._visits.is_told(asked.visit):
+        """What `show` answers, where nothing must be asked, waited for or built; else None."""
+        if not self._visits.may_show_at_once(asked.visit):
             return None
         admitted = self._admission.at_hand(asked.token, caller.machine)
-        return self._menus.ready(admitted.rights) if admitted else None
+        menu = self._menus.ready(admitted.rights) if admitted else None
+        if admitted and menu is not None:
+            self._visits.shown_at_once(asked.visit, caller.machine, admitted.name)
+        return menu
 
     async def show(self, asked: ShowMenu, caller: Caller) -> Answer | bytes:
         """The menu of what the technician may deploy, who has signed in where that is needed.

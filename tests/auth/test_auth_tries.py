@@ -328,14 +328,45 @@ async def test_accounts_and_addresses_may_have_any_characters(
     assert locks == [("account", name, 60), ("address", name, 60)]
 
 
-async def test_one_machine_costs_two_messages_to_try_and_one_to_succeed(
+async def test_one_machine_costs_one_message_to_try_and_one_to_succeed(
     connection: Connection, tries: Tries
 ) -> None:
     sent = connection.stats["out_msgs"]
     attempt = await tries.take({"machine": KEY})
-    assert connection.stats["out_msgs"] - sent == 2
+    assert connection.stats["out_msgs"] - sent == 1
     await attempt.succeeded()
-    assert connection.stats["out_msgs"] - sent == 3
+    assert connection.stats["out_msgs"] - sent == 2
+
+
+async def test_a_machine_alone_that_is_locked_out_costs_the_bus_no_write(
+    connection: Connection, tries: Tries, world: World
+) -> None:
+    await lock_machine(tries)
+    bucket = await bucket_of(connection)
+    before = (await bucket.status()).stream_info.state
+    copy = await tries_of(connection, world)
+    for _ in range(5):
+        assert await wait_of(copy, {"machine": KEY}) == 60
+    after = (await bucket.status()).stream_info.state
+    assert (after.last_seq, after.bytes) == (before.last_seq, before.bytes)
+
+
+@pytest.mark.parametrize("known", ["failed", "forgotten", "undecided", "withdrawn"])
+async def test_a_try_of_one_who_is_counted_already_is_added_to_the_count(
+    connection: Connection, tries: Tries, world: World, known: str
+) -> None:
+    attempt = await tries.take({"machine": KEY})
+    match known:
+        case "failed":
+            await attempt.failed()
+        case "forgotten":
+            await attempt.succeeded()
+        case "withdrawn":
+            await attempt.withdraw()
+    copy = await tries_of(connection, world)
+    second = await copy.take({"machine": KEY})
+    assert second.left == (1 if known in {"failed", "undecided"} else 2)
+    assert len((await counted_for(connection, f"machine.{KEY}")).tries) == 3 - second.left
 
 
 # Operators

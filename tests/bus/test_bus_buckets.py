@@ -182,6 +182,43 @@ async def test_a_silent_watch_is_read_anew(
         assert len(connection._subs) < 6
 
 
+async def test_reading_anew_and_fetching_ask_the_bus_for_no_bucket_again(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bus.buckets._REREAD", 0.05)
+    await prepare(connection.jetstream())
+    bucket = await connection.jetstream().key_value(subjects.OPTIONS)
+    await bucket.put("main.timeout", b"7")
+    opened = await connection.subscribe(f"$JS.API.STREAM.INFO.KV_{subjects.OPTIONS}")
+    await connection.flush()
+    seen = Seen()
+    async with mirroring(connection, seen) as mirror:
+        before = max(connection._subs)
+        await until(lambda: max(connection._subs) > before + 3)
+        await mirror.fetch("timeout")
+        await connection.flush()
+        assert opened.pending_msgs == 1
+        assert (seen.values, seen.times) == ({"timeout": b"7"}, 1)
+
+
+async def test_a_bucket_that_is_made_anew_is_read_again(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bus.buckets._REREAD", 0.05)
+    stream = connection.jetstream()
+    await prepare(stream)
+    await (await stream.key_value(subjects.OPTIONS)).put("main.timeout", b"7")
+    seen = Seen()
+    async with mirroring(connection, seen):
+        assert seen.values == {"timeout": b"7"}
+        await stream.delete_key_value(subjects.OPTIONS)
+        # Read meanwhile, it cannot be told from one that is empty or away.
+        await prepare(stream)
+        bucket = await stream.key_value(subjects.OPTIONS)
+        await bucket.put("main.timeout", b"8")
+        await seen.to_be({"timeout": b"8"}, 15)
+
+
 async def test_a_key_can_be_fetched_as_it_is_now(connection: Connection) -> None:
     await prepare(connection.jetstream())
     bucket = await connection.jetstream().key_value(subjects.OPTIONS)

@@ -379,9 +379,6 @@ async def test_a_message_that_is_lost_on_its_way_is_noticed(
     for number in range(3):
         await log.record("login_failed", machine=KEY, details={"number": number})
     async with reader(connection, "main") as events:
-        assert len(await events.batch(BATCH)) == 3
-        for number in range(3):
-            await log.record("login_failed", machine=KEY, details={"number": number})
         # Somebody else takes one: to the reader it is as if the line had lost it.
         stream = connection.jetstream()
         (mine,) = await stream.consumers_info(subjects.EVENTS)
@@ -399,9 +396,9 @@ async def test_a_reader_takes_no_more_at_a_time_than_it_may_and_knows_where_it_i
         await log.record("access_changed")
     async with reader(connection, "main", after=2, kinds=("login_failed", "login_locked")) as seen:
         assert seen.pending == 8
-        assert [number for number, _ in await seen.batch(5)] == [3, 5, 7]
+        assert [each.sequence for each in await seen.batch(5)] == [3, 5, 7]
         assert (seen.position, seen.pending) == (7, 3)
-        assert [number for number, _ in await seen.batch(5)] == [9]
+        assert [each.sequence for each in await seen.batch(5)] == [9]
         assert (seen.position, seen.pending) == (10, 0)
         assert await seen.batch(5, 0.05) == []
     assert await readers(connection) == 0

@@ -317,6 +317,80 @@ async def test_garbage_is_no_session_and_never_anything_worse(
     assert codes == {"login_required"}
 
 
+async def _reason(verifier: Verifier, token: str) -> str:
+    with pytest.raises(SessionRefused) as caught:
+        await verifier.admit(token, KEY, "hash")
+    return caught.value.reason
+
+
+async def test_a_header_that_was_good_once_vouches_for_nothing(
+    connection: Connection, verifier: Verifier
+) -> None:
+    """What is remembered of headers changes no reason: a verifier that knows none says the same."""
+    private = await _own_key(connection)
+    past = time.time() + 1
+    short = await _own_key(connection, "f" * 16, past)
+    good, ends = _signed(private), _signed(short, "f" * 16)
+    for token in (good, ends):
+        assert await verifier.admit(token, KEY, "hash")
+    header, payload, signature = good.split(".")
+    stranger = _signed(Ed25519PrivateKey.generate())
+    end_header, _, _ = ends.split(".")
+    now = int(time.time())
+    hostile = {
+        "forged": [
+            f"{header}.{_part(_claims({'name': 'root'}))}.{signature}",
+            f"{header}.{payload}.{stranger.rpartition('.')[2]}",
+            f"{header}.{payload}.",
+            f"{header}.{payload}.{signature[:-2]}",
+            f"{header}..{signature}",
+            f"{header}.{_part({})}.{signature}",
+            stranger,
+        ],
+        "malformed": [
+            header,
+            f"{header}.",
+            f"{header}.{signature}",
+            f"{header}.{payload}.{signature}.{signature}",
+            f"{header}.{payload}.{signature}=",
+            f"{header}.{payload}.!",
+            f"{header}.\ud800.{signature}",
+            f"{header} .{payload}.{signature}",
+            f"{header}=.{payload}.{signature}",
+            f"{_part({'alg': 'none', 'kid': '0123456789abcdef'})}.{payload}.{signature}",
+            _signed(private, changes={"sub": "absent"}),
+            _signed(private, changes={"sub": None}),
+            _signed(private, changes={"iss": "other"}),
+            _signed(private, changes={"protection": "all"}),
+            f"{end_header}.!.!",
+        ],
+        "unknown key": [_signed(private, "e" * 16), _signed(private, "*")],
+        "other site": [_signed(private, changes={"aud": "london"})],
+        "expired": [_signed(private, changes={"exp": now - 60}), _signed(short, "f" * 16)],
+        "not yet valid": [_signed(private, changes={"iat": now + 60})],
+    }
+    await until(lambda: time.time() > past)
+    fresh = Verifier(connection, "main")
+    await fresh.start()
+    for reason, tokens in hostile.items():
+        for token in tokens:
+            assert await _reason(fresh, token) == reason, token
+            assert await _reason(verifier, token) == reason, token
+    await fresh.stop()
+
+
+async def test_a_key_that_is_replaced_under_its_name_verifies_what_it_signed_and_nothing_else(
+    connection: Connection, verifier: Verifier
+) -> None:
+    first = await _own_key(connection)
+    assert await verifier.admit(_signed(first), KEY, "hash")
+    known = verifier._keys
+    second = await _own_key(connection)
+    await until(lambda: verifier._keys != known)
+    assert await _reason(verifier, _signed(first, changes={"name": "root"})) == "forged"
+    assert await verifier.admit(_signed(second), KEY, "hash")
+
+
 async def test_a_key_is_found_though_the_watch_has_not_shown_it(
     connection: Connection, verifier: Verifier
 ) -> None:
