@@ -5,7 +5,7 @@ what became of each is told by events. Read in this order they miss nothing: a r
 stream only after its events have been kept.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final, Literal
 
@@ -32,7 +32,14 @@ TOLD_BY: Final[tuple[Kind, ...]] = (
 )
 """The kinds of events that say what became of a request."""
 
-_TIMEOUT: Final = 5.0
+FIRST: Final = "Imaging-First"
+"""The header of a request that found no other of its machine in the stream."""
+
+_NONE_BEFORE: Final = "Nats-Expected-Last-Subject-Sequence"
+_OTHERS_BEFORE: Final = 10071
+"""JetStream's error code for a subject whose last message is another than expected."""
+_TIMEOUT: Final = 2.0
+"""Seconds that the bus has to take a request."""
 _BATCH: Final = 500
 """Messages that are taken at a time, at most."""
 
@@ -45,6 +52,13 @@ class Kept(Struct, frozen=True):
     request: Request
     machine: str
     at: datetime
+
+
+class Stands(Struct, frozen=True):
+    """Where a request stands in the stream, and whether it has just been put there."""
+
+    sequence: int
+    new: bool
 
 
 class Found(Struct, frozen=True):
@@ -119,19 +133,30 @@ class RequestStore:
                     found.add(message.subject, message.data, message.metadata.timestamp)
         return found.all()
 
-    async def put(self, request: Request) -> bool:
-        """Puts a request on disk, to be carried out; False if it stands there already.
+    async def put(self, request: Request) -> "Stands":
+        """Puts a request on disk, to be carried out, unless it stands there already.
+
+        One that finds no other of its machine says so, and then nobody looks for one before it is
+        carried out: those that come later stand behind it.
 
         Raises:
             nats.errors.Error, TimeoutError: the bus did not take it.
         """
+        try:
+            return await self._put(request, {_NONE_BEFORE: "0", FIRST: "1"})
+        except nats.js.errors.APIError as error:
+            if error.err_code != _OTHERS_BEFORE:
+                raise
+        return await self._put(request, {})
+
+    async def _put(self, request: Request, said: Mapping[str, str]) -> "Stands":
         kept = await self._stream.publish(
             subjects.request(self._site, machine_key(request.machine)),
             encode(request),
             timeout=_TIMEOUT,
-            headers={"Nats-Msg-Id": f"{self._site}.{request.request_id}"},
+            headers={"Nats-Msg-Id": f"{self._site}.{request.request_id}", **said},
         )
-        return not kept.duplicate
+        return Stands(kept.seq, new=not kept.duplicate)
 
 
 class _Finding:

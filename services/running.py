@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
@@ -28,6 +29,9 @@ from services.measures import RequestMetrics, measure_process
 from services.metrics import served
 
 _CLOSE_TIMEOUT: Final = 5.0
+_SWITCH: Final = 0.0005
+"""Seconds that a thread runs while others wait to. After each statement a transaction's thread has
+to come back among those that run: by Python's own 5 ms, one of ten statements takes 50 ms more."""
 
 
 class Site(Struct, frozen=True):
@@ -83,6 +87,7 @@ def run(
         detail.on = options.detailed_logging
         detail.keep(options.retention_days)
 
+    sys.setswitchinterval(_SWITCH)
     # When a counter was made is told by the start of the process.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()

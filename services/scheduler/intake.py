@@ -21,6 +21,7 @@ from bus.caller import Caller
 from bus.events import EventLog, NotKeptError
 from bus.messages import AskStatus, Details, Outcome, Request, Schedule, decoder, encode
 from bus.problems import RETRIABLE, Problem
+from bus.request_store import RequestStore
 from bus.service import RETRY_AFTER
 from express import schedules
 from express.database import Database, Transaction
@@ -30,6 +31,7 @@ from express.together import Together
 from services.admission import Admission
 from services.patience import PATIENCE, within
 from services.running import Site
+from services.scheduler.carrier import GATHER
 from services.scheduler.carrying import outcome_of
 from services.scheduler.plan import Order, Plan, make_plans, with_free_names
 
@@ -70,12 +72,13 @@ class Intake:
         self._site = site
         self._layouts = layouts
         self._judging: Together[_Question, Record | Plan] = Together(
-            database, self._judge_all, turns=_TURNS
+            database, self._judge_all, turns=_TURNS, gather=GATHER
         )
         self._recording: Together[str, Record | None] = Together(database, _records, turns=_TURNS)
         self._admission = admission
         self._events = events
         self._stream: JetStreamContext = site.connection.jetstream()
+        self._requests = RequestStore(site.connection, site.name)
         self._inbox = site.connection.new_inbox()
         self._waiting: dict[str, set[asyncio.Future[Outcome]]] = {}
         self._log = structlog.get_logger("scheduler").bind(site=site.name)
@@ -207,7 +210,7 @@ class Intake:
         waiting = self._waiting.setdefault(request.request_id, set())
         waiting.add(told)
         try:
-            first = await self._keep(request, machine)
+            first = await self._keep(request)
             while (left := give_up - time.monotonic()) > 0:
                 # Of a request that was sent before, another copy may be told: look at its record.
                 pause = left if first else min(left, _LOOK_AGAIN)
@@ -230,18 +233,14 @@ class Intake:
             if not waiting:
                 self._waiting.pop(request.request_id, None)
 
-    async def _keep(self, request: Request, machine: str) -> bool:
+    async def _keep(self, request: Request) -> bool:
         """Puts the request on disk; False if it stands there already."""
         try:
-            kept = await self._stream.publish(
-                subjects.request(self._site.name, machine),
-                encode(request),
-                timeout=WAIT,
-                headers={"Nats-Msg-Id": f"{self._site.name}.{request.request_id}"},
-            )
-            if not kept.duplicate:
+            async with asyncio.timeout(WAIT):
+                stands = await self._requests.put(request)
+            if stands.new:
                 return True
-            first = await self._stream.get_msg(subjects.REQUESTS, kept.seq, direct=True)
+            first = await self._stream.get_msg(subjects.REQUESTS, stands.sequence, direct=True)
         except nats.js.errors.NotFoundError:
             return False
         except (nats.errors.Error, TimeoutError) as error:
