@@ -5,6 +5,7 @@ what became of each is told by events. Read in this order they miss nothing: a r
 stream only after its events have been kept.
 """
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final, Literal
@@ -16,6 +17,7 @@ from msgspec import Struct
 from bus import subjects
 from bus.connection import Connection
 from bus.events import Event, Kind
+from bus.keeping import WrongSequenceError, keep
 from bus.machines import machine_key
 from bus.messages import ComputerRef, Protection, Request, Time, decoder, encode
 from bus.problems import Problem
@@ -35,9 +37,6 @@ TOLD_BY: Final[tuple[Kind, ...]] = (
 FIRST: Final = "Imaging-First"
 """The header of a request that found no other of its machine in the stream."""
 
-_NONE_BEFORE: Final = "Nats-Expected-Last-Subject-Sequence"
-_OTHERS_BEFORE: Final = 10071
-"""JetStream's error code for a subject whose last message is another than expected."""
 _TIMEOUT: Final = 2.0
 """Seconds that the bus has to take a request."""
 _BATCH: Final = 500
@@ -98,6 +97,7 @@ class RequestStore:
     """The requests of a site."""
 
     def __init__(self, connection: Connection, site: str) -> None:
+        self._connection = connection
         self._stream = connection.jetstream()
         self._site = site
 
@@ -142,19 +142,21 @@ class RequestStore:
         Raises:
             nats.errors.Error, TimeoutError: the bus did not take it.
         """
-        try:
-            return await self._put(request, {_NONE_BEFORE: "0", FIRST: "1"})
-        except nats.js.errors.APIError as error:
-            if error.err_code != _OTHERS_BEFORE:
-                raise
-        return await self._put(request, {})
+        with contextlib.suppress(WrongSequenceError):
+            return await self._put(request, after=0, headers={FIRST: "1"})
+        return await self._put(request)
 
-    async def _put(self, request: Request, said: Mapping[str, str]) -> "Stands":
-        kept = await self._stream.publish(
+    async def _put(
+        self, request: Request, after: int | None = None, headers: Mapping[str, str] | None = None
+    ) -> "Stands":
+        kept = await keep(
+            self._connection,
             subjects.request(self._site, machine_key(request.machine)),
             encode(request),
+            message_id=f"{self._site}.{request.request_id}",
+            after=after,
+            headers=headers,
             timeout=_TIMEOUT,
-            headers={"Nats-Msg-Id": f"{self._site}.{request.request_id}", **said},
         )
         return Stands(kept.seq, new=not kept.duplicate)
 

@@ -15,6 +15,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from bus import subjects
 from bus.connection import backoff
 from bus.events import EventLog, NotKeptError
+from bus.keeping import keep
 from bus.machines import machine_key
 from bus.messages import Outcome, Request, decoder, encode
 from bus.problems import RETRIABLE, Problem
@@ -244,11 +245,8 @@ class Carrier:
         # The stream itself knows for an hour what it was sent.
         if again and await last_kept(self._stream, subjects.REJECTED, subject) == message.data:
             return
-        await self._stream.publish(
-            subject,
-            message.data,
-            headers={"Nats-Msg-Id": hashlib.sha256(message.data).hexdigest()},
-        )
+        message_id = hashlib.sha256(message.data).hexdigest()
+        await keep(self._site.connection, subject, message.data, message_id=message_id)
 
     async def _is_first(self, message: Msg) -> bool:
         """Whether no earlier request of the same machine is still to be carried out."""
