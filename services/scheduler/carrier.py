@@ -32,7 +32,7 @@ from services.scheduler.failures import Failures
 from services.scheduler.plan import Order
 from services.scheduler.telling import Teller, last_kept
 
-WORKERS: Final = 32
+WORKERS: Final = 128
 """Requests that one copy sees through side by side: carried out, told of, acknowledged."""
 TURNS: Final = 2
 """Transactions side by side; each takes a connection to the database."""
