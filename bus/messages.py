@@ -173,10 +173,14 @@ class Schedule(Discreet, frozen=True, kw_only=True):
 
 
 class AskStatus(Struct, frozen=True, kw_only=True):
-    """Asks what has become of a request of the same machine."""
+    """Asks what has become of a request of the same machine.
+
+    With ``wait`` the answer takes up to two seconds if there is no outcome yet.
+    """
 
     machine: Machine
     request_id: RequestId
+    wait: bool = False
 
 
 class JobRef(Struct, frozen=True, kw_only=True):

@@ -5,7 +5,8 @@ what became of each is told by events. Read in this order they miss nothing: a r
 stream only after its events have been kept.
 """
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final, Literal
 
@@ -16,6 +17,7 @@ from msgspec import Struct
 from bus import subjects
 from bus.connection import Connection
 from bus.events import Event, Kind
+from bus.keeping import WrongSequenceError, keep
 from bus.machines import machine_key
 from bus.messages import ComputerRef, Protection, Request, Time, decoder, encode
 from bus.problems import Problem
@@ -32,7 +34,11 @@ TOLD_BY: Final[tuple[Kind, ...]] = (
 )
 """The kinds of events that say what became of a request."""
 
-_TIMEOUT: Final = 5.0
+FIRST: Final = "Imaging-First"
+"""The header of a request that found no other of its machine in the stream."""
+
+_TIMEOUT: Final = 2.0
+"""Seconds that the bus has to take a request."""
 _BATCH: Final = 500
 """Messages that are taken at a time, at most."""
 
@@ -45,6 +51,13 @@ class Kept(Struct, frozen=True):
     request: Request
     machine: str
     at: datetime
+
+
+class Stands(Struct, frozen=True):
+    """Where a request stands in the stream, and whether it has just been put there."""
+
+    sequence: int
+    new: bool
 
 
 class Found(Struct, frozen=True):
@@ -84,6 +97,7 @@ class RequestStore:
     """The requests of a site."""
 
     def __init__(self, connection: Connection, site: str) -> None:
+        self._connection = connection
         self._stream = connection.jetstream()
         self._site = site
 
@@ -119,19 +133,32 @@ class RequestStore:
                     found.add(message.subject, message.data, message.metadata.timestamp)
         return found.all()
 
-    async def put(self, request: Request) -> bool:
-        """Puts a request on disk, to be carried out; False if it stands there already.
+    async def put(self, request: Request) -> "Stands":
+        """Puts a request on disk, to be carried out, unless it stands there already.
+
+        One that finds no other of its machine says so, and then nobody looks for one before it is
+        carried out: those that come later stand behind it.
 
         Raises:
             nats.errors.Error, TimeoutError: the bus did not take it.
         """
-        kept = await self._stream.publish(
+        with contextlib.suppress(WrongSequenceError):
+            return await self._put(request, after=0, headers={FIRST: "1"})
+        return await self._put(request)
+
+    async def _put(
+        self, request: Request, after: int | None = None, headers: Mapping[str, str] | None = None
+    ) -> "Stands":
+        kept = await keep(
+            self._connection,
             subjects.request(self._site, machine_key(request.machine)),
             encode(request),
+            message_id=f"{self._site}.{request.request_id}",
+            after=after,
+            headers=headers,
             timeout=_TIMEOUT,
-            headers={"Nats-Msg-Id": f"{self._site}.{request.request_id}"},
         )
-        return not kept.duplicate
+        return Stands(kept.seq, new=not kept.duplicate)
 
 
 class _Finding:

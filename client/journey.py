@@ -35,9 +35,9 @@ from bus.problems import RETRIABLE, Code, Problem
 
 _PATIENCE: Final = 5.0
 """Seconds to wait for one answer."""
-_POLL: Final = 0.5
-"""Seconds to the second look at a request that is being carried out."""
-_LONGEST_POLL: Final = 5.0
+_POLL: Final = 0.2
+"""Seconds to the second look at a request that is being carried out; each waits for a while."""
+_LONGEST_POLL: Final = 2.0
 _FAREWELL: Final = 1.0
 """Seconds the connection may take to close."""
 NEEDS_LOGIN: Final = frozenset({"login_required", "session_expired"})
@@ -134,7 +134,9 @@ class Journey:
                     accepted()
                     # What takes long does so for many: they must not all ask again and again.
                     await asyncio.sleep(jittered(next(looks), _POLL, _LONGEST_POLL))
-                    question = AskStatus(machine=self._machine, request_id=wish.request_id)
+                    question = AskStatus(
+                        machine=self._machine, request_id=wish.request_id, wait=True
+                    )
                     outcome = await self._insist(STATUS, question)
             except Problem as problem:
                 if problem.code == "unknown_request":

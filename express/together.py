@@ -1,8 +1,8 @@
 """Questions to a database that come while others are under way share a transaction.
 
 To begin and to commit costs a database more than a small question does, and many are answered by
-one statement as fast as one is. Nobody waits here for others to come: who finds a free turn goes at
-once, and takes along whoever waits. So the busier a database is, the less each question costs it.
+one statement as fast as one is. Who comes alone goes at once. Who comes in a crowd waits a moment
+for others to share a transaction with; so the busier a database is, the less each question costs.
 """
 
 import asyncio
@@ -17,6 +17,8 @@ from express.database import Database, Transaction
 
 MOST: Final = 16
 """Questions that share a transaction; all of their keys fit into one statement."""
+GATHER: Final = 0.02
+"""Seconds from one transaction of a crowd to the next, unless so many wait that it is full."""
 
 _Asked = TypeVar("_Asked")
 _Answered = TypeVar("_Answered")
@@ -47,16 +49,22 @@ class Together(Generic[_Asked, _Answered]):
         work: Callable[[Transaction, Sequence[_Asked]], Sequence[_Answered | Exception]],
         *,
         turns: int,
+        gather: float = GATHER,
     ) -> None:
         """Takes what answers several questions in a transaction, and how many there may be at once.
+
+        ``gather`` is the seconds from one transaction of a crowd to the next.
 
         An exception that ``work`` returns is that question's own answer, and breaks nothing.
         """
         self._database = database
         self._work = work
         self._turns = turns
+        self._gather = gather
         self._line: deque[_Place[_Asked, _Answered]] = deque()
         self._running: set[asyncio.Task[None]] = set()
+        self._next_at = 0.0
+        self._pause: asyncio.TimerHandle | None = None
         self._closed = False
 
     async def ask(self, asked: _Asked) -> _Answered:
@@ -80,15 +88,29 @@ class Together(Generic[_Asked, _Answered]):
     async def close(self) -> None:
         """Breaks off what is under way, and what waits for it; nothing is asked any more."""
         self._closed = True
+        if self._pause:
+            self._pause.cancel()
         _break_off(self._line)
         for task in list(self._running):
             await end(task)
 
     def _begin(self) -> None:
-        while len(self._running) < self._turns and (places := self._next()):
+        loop = asyncio.get_running_loop()
+        while len(self._running) < self._turns and self._line:
+            if len(self._line) < MOST and loop.time() < self._next_at:
+                self._pause = self._pause or loop.call_at(self._next_at, self._gathered)
+                return
+            if not (places := self._next()):
+                return
+            crowd = len(places) > 1 or self._running
+            self._next_at = loop.time() + self._gather if crowd else 0.0
             task = asyncio.create_task(self._answer(places))
             self._running.add(task)
             task.add_done_callback(partial(self._ended, places))
+
+    def _gathered(self) -> None:
+        self._pause = None
+        self._begin()
 
     def _ended(self, places: Sequence[_Place[_Asked, _Answered]], task: asyncio.Task[None]) -> None:
         _break_off(places)

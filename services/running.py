@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
@@ -28,6 +30,12 @@ from services.measures import RequestMetrics, measure_process
 from services.metrics import served
 
 _CLOSE_TIMEOUT: Final = 5.0
+_SWITCH: Final = 0.0005
+"""Seconds that a thread runs while others wait to. After each statement a transaction's thread has
+to come back among those that run: by Python's own 5 ms, one of ten statements takes 50 ms more."""
+_YOUNG: Final = 5_000
+"""New objects after which Python looks for garbage among them. By its own 700 it looks while a few
+dozen questions are being answered, and what it finds is not garbage: a twentieth of all time."""
 
 
 class Site(Struct, frozen=True):
@@ -83,6 +91,8 @@ def run(
         detail.on = options.detailed_logging
         detail.keep(options.retention_days)
 
+    sys.setswitchinterval(_SWITCH)
+    gc.set_threshold(_YOUNG)
     # When a counter was made is told by the start of the process.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
@@ -139,6 +149,8 @@ async def _serve_until_told(
     async with health.answered():
         async with AsyncExitStack() as stack:
             if await unless(told, start(stack)):
+                # What is there from the start stays, and need not be looked at for garbage.
+                gc.freeze()
                 health.serving = True
                 log.info("serving", version=__version__)
                 await told.wait()

@@ -288,8 +288,9 @@ class Asker:
         )
         return await self._ask(contract.SCHEDULE, question)
 
-    async def status(self, machine: Machine, request_id: str) -> Outcome:
-        return await self._ask(contract.STATUS, AskStatus(machine=machine, request_id=request_id))
+    async def status(self, machine: Machine, request_id: str, *, wait: bool = False) -> Outcome:
+        question = AskStatus(machine=machine, request_id=request_id, wait=wait)
+        return await self._ask(contract.STATUS, question)
 
     async def settled(self, machine: Machine, request_id: str, seconds: float = 15) -> Outcome:
         """What has become of an accepted request in the end; asks again where that may help."""

@@ -15,9 +15,13 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from bus import subjects
 from bus.connection import backoff
 from bus.events import EventLog, NotKeptError
+from bus.keeping import keep
 from bus.machines import machine_key
 from bus.messages import Outcome, Request, decoder, encode
 from bus.problems import RETRIABLE, Problem
+from bus.pulling import Puller, numbers, pulling
+from bus.request_store import FIRST
+from bus.waiting import end, unless
 from express.database import Database, WriteConflict
 from express.layout_cache import LayoutCache
 from express.together import Together
@@ -28,10 +32,12 @@ from services.scheduler.failures import Failures
 from services.scheduler.plan import Order
 from services.scheduler.telling import Teller, last_kept
 
-WORKERS: Final = 32
+WORKERS: Final = 128
 """Requests that one copy sees through side by side: carried out, told of, acknowledged."""
 TURNS: Final = 2
 """Transactions side by side; each takes a connection to the database."""
+GATHER: Final = 0.04
+"""Seconds that requests of a crowd are gathered for: each transaction is a dozen statements."""
 ACK_WAIT: Final = 10.0
 """Seconds after which a request whose carrier fell silent is given to another."""
 _PULL: Final = 30.0
@@ -65,14 +71,16 @@ class Carrier:
             database,
             lambda tx, orders: carry_out(tx, layouts.layout(tx), site.name, orders),
             turns=turns,
+            gather=GATHER,
         )
-        self._workers: list[asyncio.Task[None]] = []
-        self._fetching: set[asyncio.Task[list[Msg]]] = set()
+        self._working: asyncio.Task[None] | None = None
+        self._under_way: dict[asyncio.Task[None], Msg] = {}
+        self._freed = asyncio.Event()
+        self._attempt = 0
         self._bugs = Failures()
         self._delays = Failures()
         self._stopping = asyncio.Event()
         self._log = structlog.get_logger("scheduler").bind(site=site.name)
-        site.connection.on_reconnect(self._fetch_anew)
 
     async def start(self) -> None:
         """Begins to take requests."""
@@ -86,58 +94,57 @@ class Carrier:
                 max_deliver=-1,
             ),
         )
-        self._workers = [asyncio.create_task(self._work()) for _ in range(WORKERS)]
+        self._working = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
         """Takes no more requests and ends those under way."""
         self._stopping.set()
-        await asyncio.gather(*self._workers)
+        if self._working:
+            await self._working
         await self._carrying.close()
 
     async def _work(self) -> None:
-        attempt = 0
+        beating = asyncio.create_task(self._beat())
         while not self._stopping.is_set():
             try:
-                pull = await self._stream.pull_subscribe_bind(
-                    subjects.carrier(self._site.name), subjects.REQUESTS
-                )
-                attempt = 0
-                await self._take(pull)
+                consumer = subjects.carrier(self._site.name)
+                async with pulling(self._site.connection, subjects.REQUESTS, consumer) as puller:
+                    await unless(self._stopping, self._take(puller))
+                    for message in await puller.leave():
+                        await message.nak()
             except (nats.errors.Error, TimeoutError) as error:
                 self._log.warning("requests cannot be taken", error=type(error).__name__)
-                await asyncio.sleep(backoff(attempt))
-                attempt += 1
+                await unless(self._stopping, asyncio.sleep(backoff(self._attempt)))
+                self._attempt += 1
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+        await end(beating)
 
-    async def _take(self, pull: JetStreamContext.PullSubscription) -> None:
-        stopping = asyncio.create_task(self._stopping.wait())
-        fetching: asyncio.Task[list[Msg]] | None = None
-        try:
-            while not self._stopping.is_set():
-                fetching = asyncio.create_task(pull.fetch(1, timeout=_PULL))
-                self._fetching.add(fetching)
-                fetching.add_done_callback(self._fetching.discard)
-                await asyncio.wait({fetching, stopping}, return_when=asyncio.FIRST_COMPLETED)
-                if not fetching.done() or fetching.cancelled():
-                    continue
-                if not isinstance(fetching.exception(), TimeoutError):
-                    for message in fetching.result():
-                        await self._see_through(message)
-        finally:
-            stopping.cancel()
-            if fetching and not fetching.done():
-                fetching.cancel()
-                await asyncio.wait({fetching})
-            with contextlib.suppress(nats.errors.Error):
-                await pull.unsubscribe()
+    async def _take(self, puller: Puller) -> None:
+        while True:
+            while len(self._under_way) >= WORKERS:
+                self._freed.clear()
+                await self._freed.wait()
+            for message in await puller.take(WORKERS - len(self._under_way), _PULL):
+                task = asyncio.create_task(self._see_through(message))
+                self._under_way[task] = message
+                task.add_done_callback(self._seen_through)
+            self._attempt = 0
 
-    def _fetch_anew(self) -> None:
-        # A server that has started again knows nothing of those who wait for a request.
-        for fetching in self._fetching:
-            fetching.cancel()
+    def _seen_through(self, task: asyncio.Task[None]) -> None:
+        del self._under_way[task]
+        self._freed.set()
+
+    async def _beat(self) -> None:
+        """Tells the stream of all requests under way that they are still being carried out."""
+        while True:
+            await asyncio.sleep(ACK_WAIT / 3)
+            for message in list(self._under_way.values()):
+                with contextlib.suppress(nats.errors.Error, TimeoutError):
+                    await message.in_progress()
 
     async def _see_through(self, message: Msg) -> None:
-        beating = asyncio.create_task(_beat(message))
-        number = message.metadata.sequence.stream
+        told = numbers(message)
         delay: float | None = None
         failed = True
         try:
@@ -150,13 +157,11 @@ class Carrier:
         except (nats.errors.Error, NotKeptError, TimeoutError) as error:
             self._log.warning("a request waits", subject=message.subject, why=type(error).__name__)
         except Exception:  # noqa: BLE001 (the request is delivered again, whatever went wrong)
-            self._log.exception("a request failed", delivery=message.metadata.num_delivered)
-        finally:
-            beating.cancel()
+            self._log.exception("a request failed", delivery=told.delivered)
         if failed:
-            delay = self._pause(number)
+            delay = self._pause(told.stream)
         elif delay is None:
-            self._delays.forget(number)
+            self._delays.forget(told.stream)
         with contextlib.suppress(nats.errors.Error, TimeoutError):
             if delay is None:
                 await message.ack()
@@ -187,8 +192,9 @@ class Carrier:
         if not await self._is_first(message):
             self._log.debug("a request waits for an earlier one of its machine")
             return _TURN
-        self._log.debug("a request is taken", delivery=message.metadata.num_delivered)
-        again = message.metadata.num_delivered > 1
+        delivered = numbers(message).delivered
+        self._log.debug("a request is taken", delivery=delivered)
+        again = delivered > 1
         # Told while it is carried out: the bus has it first, and the database need not wait.
         telling = asyncio.create_task(self._teller.accepted(request, again=again))
         try:
@@ -212,7 +218,7 @@ class Carrier:
         return None
 
     async def _carry_out(self, message: Msg, request: Request) -> Outcome:
-        number = message.metadata.sequence.stream
+        number = numbers(message).stream
         try:
             # By the rules as they are now, not as they were when it was accepted.
             rights = self._admission.rights(request.protection, request.technician)
@@ -235,25 +241,24 @@ class Carrier:
     async def _keep_rejected(self, message: Msg) -> None:
         """Keeps a request for replay, once, however often it is delivered."""
         subject = subjects.rejected(self._site.name, subjects.machine_of(message.subject))
-        again = message.metadata.num_delivered > 1
+        again = numbers(message).delivered > 1
         # The stream itself knows for an hour what it was sent.
         if again and await last_kept(self._stream, subjects.REJECTED, subject) == message.data:
             return
-        await self._stream.publish(
-            subject,
-            message.data,
-            headers={"Nats-Msg-Id": hashlib.sha256(message.data).hexdigest()},
-        )
+        message_id = hashlib.sha256(message.data).hexdigest()
+        await keep(self._site.connection, subject, message.data, message_id=message_id)
 
     async def _is_first(self, message: Msg) -> bool:
         """Whether no earlier request of the same machine is still to be carried out."""
+        if message.headers and FIRST in message.headers:
+            return True
         try:
             first = await self._stream.get_msg(
                 subjects.REQUESTS, 1, subject=message.subject, next=True, direct=True
             )
         except nats.js.errors.NotFoundError:
             return True
-        return first.seq == message.metadata.sequence.stream
+        return first.seq == numbers(message).stream
 
 
 def _read(message: Msg) -> Request | None:
@@ -264,11 +269,3 @@ def _read(message: Msg) -> Request | None:
     except (ValueError, RecursionError, Problem):
         return None
     return request if machine == subjects.machine_of(message.subject) else None
-
-
-async def _beat(message: Msg) -> None:
-    """Tells the stream that the request is still being carried out."""
-    while True:
-        await asyncio.sleep(ACK_WAIT / 3)
-        with contextlib.suppress(nats.errors.Error, TimeoutError):
-            await message.in_progress()

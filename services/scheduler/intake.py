@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -21,6 +21,7 @@ from bus.caller import Caller
 from bus.events import EventLog, NotKeptError
 from bus.messages import AskStatus, Details, Outcome, Request, Schedule, decoder, encode
 from bus.problems import RETRIABLE, Problem
+from bus.request_store import RequestStore
 from bus.service import RETRY_AFTER
 from express import schedules
 from express.database import Database, Transaction
@@ -30,6 +31,7 @@ from express.together import Together
 from services.admission import Admission
 from services.patience import PATIENCE, within
 from services.running import Site
+from services.scheduler.carrier import GATHER
 from services.scheduler.carrying import outcome_of
 from services.scheduler.plan import Order, Plan, make_plans, with_free_names
 
@@ -37,6 +39,8 @@ WAIT: Final = 2.0
 """Seconds that an answer waits for the outcome before it says ``accepted``."""
 _TURNS: Final = 2
 """Transactions of one kind side by side."""
+_MOST_WAITING: Final = 1000
+"""Requests whose outcomes are waited for; beyond it, who asks for one is told at once."""
 _LOOK_AGAIN: Final = 0.2
 """Seconds between two looks at a request that somebody else waits for already."""
 
@@ -70,12 +74,13 @@ class Intake:
         self._site = site
         self._layouts = layouts
         self._judging: Together[_Question, Record | Plan] = Together(
-            database, self._judge_all, turns=_TURNS
+            database, self._judge_all, turns=_TURNS, gather=GATHER
         )
         self._recording: Together[str, Record | None] = Together(database, _records, turns=_TURNS)
         self._admission = admission
         self._events = events
         self._stream: JetStreamContext = site.connection.jetstream()
+        self._requests = RequestStore(site.connection, site.name)
         self._inbox = site.connection.new_inbox()
         self._waiting: dict[str, set[asyncio.Future[Outcome]]] = {}
         self._log = structlog.get_logger("scheduler").bind(site=site.name)
@@ -130,14 +135,24 @@ class Intake:
         Raises:
             Problem: ``unknown_request``, also for another machine's.
         """
+        if not asked.wait or len(self._waiting) >= _MOST_WAITING:
+            return await self._found(asked.request_id, caller.machine)
+        with self._listening(asked.request_id) as told:
+            outcome = await self._found(asked.request_id, caller.machine)
+            if outcome.state == "accepted":
+                # If another copy is told of it, the next question finds it.
+                await asyncio.wait({told}, timeout=WAIT)
+            return told.result() if told.done() else outcome
+
+    async def _found(self, request_id: str, machine: str) -> Outcome:
         try:
             # What is neither done nor waiting may have been done between the two looks.
             for look in (self._recorded, self._kept, self._recorded):
-                outcome = await look(asked.request_id, caller.machine)
+                outcome = await look(request_id, machine)
                 if outcome:
                     return outcome
         except Problem:
-            kept = await self._kept(asked.request_id, caller.machine)
+            kept = await self._kept(request_id, machine)
             if kept is None:
                 raise
             return kept
@@ -203,11 +218,8 @@ class Intake:
             )
 
     async def _keep_and_wait(self, request: Request, machine: str, give_up: float) -> Outcome:
-        told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        waiting = self._waiting.setdefault(request.request_id, set())
-        waiting.add(told)
-        try:
-            first = await self._keep(request, machine)
+        with self._listening(request.request_id) as told:
+            first = await self._keep(request)
             while (left := give_up - time.monotonic()) > 0:
                 # Of a request that was sent before, another copy may be told: look at its record.
                 pause = left if first else min(left, _LOOK_AGAIN)
@@ -222,26 +234,29 @@ class Intake:
                             record = await self._record_of(request.request_id)
                 if record:
                     return _same(record, machine, request.digest)
-            return Outcome(
-                request_id=request.request_id, state="accepted", start_at=request.start_at
-            )
+        return Outcome(request_id=request.request_id, state="accepted", start_at=request.start_at)
+
+    @contextlib.contextmanager
+    def _listening(self, request_id: str) -> Iterator[asyncio.Future[Outcome]]:
+        """A future of the outcome, if this copy is told of it meanwhile."""
+        told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault(request_id, set())
+        waiting.add(told)
+        try:
+            yield told
         finally:
             waiting.discard(told)
             if not waiting:
-                self._waiting.pop(request.request_id, None)
+                self._waiting.pop(request_id, None)
 
-    async def _keep(self, request: Request, machine: str) -> bool:
+    async def _keep(self, request: Request) -> bool:
         """Puts the request on disk; False if it stands there already."""
         try:
-            kept = await self._stream.publish(
-                subjects.request(self._site.name, machine),
-                encode(request),
-                timeout=WAIT,
-                headers={"Nats-Msg-Id": f"{self._site.name}.{request.request_id}"},
-            )
-            if not kept.duplicate:
+            async with asyncio.timeout(WAIT):
+                stands = await self._requests.put(request)
+            if stands.new:
                 return True
-            first = await self._stream.get_msg(subjects.REQUESTS, kept.seq, direct=True)
+            first = await self._stream.get_msg(subjects.REQUESTS, stands.sequence, direct=True)
         except nats.js.errors.NotFoundError:
             return False
         except (nats.errors.Error, TimeoutError) as error:

@@ -12,13 +12,14 @@ from bus.connection import Connection
 from bus.events import Detail, Event, Kind
 from bus.machines import machine_key
 from bus.messages import Machine, Request, encode
-from bus.request_store import Entry, Kept, RequestStore, entries, newest_of_machines
+from bus.request_store import FIRST, Entry, Kept, RequestStore, entries, newest_of_machines
 
 NOW = datetime(2026, 11, 23, 6, 0, tzinfo=UTC)
 MACHINE = Machine(uuid="6f0c2b5e-31d4-4a7c-9b52-0d6e8a1f4c01")
 KEY = machine_key(MACHINE)
 ONE = "00000000-0000-4000-8000-000000000001"
 TWO = "00000000-0000-4000-8000-000000000002"
+THREE = "00000000-0000-4000-8000-000000000003"
 
 
 def request(request_id: str = ONE, site: str = "lab") -> Request:
@@ -54,8 +55,10 @@ async def test_each_site_finds_its_own_requests_once_and_counts_what_is_none(
 ) -> None:
     await prepare(connection.jetstream())
     lab, hall = RequestStore(connection, "lab"), RequestStore(connection, "hall")
-    assert [await lab.put(request(each)) for each in (ONE, TWO, ONE)] == [True, True, False]
-    assert await hall.put(request(ONE, "hall"))
+    put = [await lab.put(request(each)) for each in (ONE, TWO, ONE)]
+    assert [each.new for each in put] == [True, True, False]
+    assert put[2].sequence == put[0].sequence
+    assert (await hall.put(request(ONE, "hall"))).new
     stream = connection.jetstream()
     await stream.publish(f"imaging.lab.request.{KEY}", b"junk")
 
@@ -64,6 +67,23 @@ async def test_each_site_finds_its_own_requests_once_and_counts_what_is_none(
     assert {kept.machine for kept in waiting.requests} == {KEY}
     assert waiting.unreadable == 1
     assert [kept.request for kept in (await hall.waiting()).requests] == [request(ONE, "hall")]
+
+
+async def test_a_request_says_whether_another_of_its_machine_stands_before_it(
+    connection: Connection,
+) -> None:
+    await prepare(connection.jetstream())
+    stream, store = connection.jetstream(), RequestStore(connection, "lab")
+
+    async def says_first(sequence: int) -> bool:
+        stands = await stream.get_msg("IMAGING_REQUESTS", sequence, direct=True)
+        return FIRST in (stands.headers or {})
+
+    first, second = [await store.put(request(each)) for each in (ONE, TWO)]
+    assert [await says_first(each.sequence) for each in (first, second)] == [True, False]
+    for each in (first, second):
+        await stream.delete_msg("IMAGING_REQUESTS", each.sequence)
+    assert await says_first((await store.put(request(THREE))).sequence)
 
 
 async def test_a_rejected_request_that_stands_twice_is_one(connection: Connection) -> None:

@@ -215,7 +215,7 @@ async def _be_rejected(people: Asker, closed: int) -> None:
         accepted_at=datetime.now(UTC),
         digest=digest_of(wish),
     )
-    assert await RequestStore(people.connection, SITE).put(request)
+    assert (await RequestStore(people.connection, SITE).put(request)).new
     outcome = await people.settled(machine, wish.request_id)
     assert outcome.state == "rejected"
 

@@ -104,7 +104,7 @@ class RequestDesk(Desk):
             technician=technician,
             protection=protection,
         )
-        assert await self.store.put(request)
+        assert (await self.store.put(request)).new
         return wish.request_id
 
     async def all_carried_out(self) -> None:

@@ -88,6 +88,28 @@ async def test_without_a_carrier_a_request_is_accepted_after_two_seconds_and_don
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])
+async def test_who_asks_for_an_outcome_and_waits_is_told_when_there_is_one(
+    url: str, name: str, dsn: str, client: Asker, express: Express
+) -> None:
+    async with running(url, name, scheduler(dsn)):
+        # Somebody else's transaction holds the request up.
+        with express.busy(STAFF_0117):
+            request_id = new_id()
+            assert (await client.schedule(STAFF_0117, LAPTOP, request_id=request_id)).state == (
+                "accepted"
+            )
+            began = time.monotonic()
+            waited = await client.status(STAFF_0117, request_id, wait=True)
+            assert (waited.state, time.monotonic() - began >= WAIT) == ("accepted", True)
+            with refused("unknown_request"):
+                await client.status(new_machine(1), request_id, wait=True)
+            waiting = asyncio.create_task(client.status(STAFF_0117, request_id, wait=True))
+            await asyncio.sleep(WAIT / 4)
+            assert not waiting.done()
+        assert (await waiting).state == "scheduled"
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
 async def test_one_request_however_often_it_is_sent_is_kept_once(
     url: str, name: str, dsn: str, client: Asker, express: Express
 ) -> None:
