@@ -4,8 +4,8 @@ A cold visit is what a machine costs that has just booted: it connects, is welco
 menu, and leaves. Against that: it connects, asks the echo twice, whose answers are as large, and
 leaves. Both sides are the same code with the same kind of connection, so that what the client and
 the bus take is alike. The visits are such as every boot client makes: each is told of by two
-events, which the bus keeps before the answer is given. Who names no visit is not told of; what
-such visits cost is a figure of its own.
+events, which the bus keeps. Who names no visit is not told of; what such visits cost is a figure of
+its own.
 """
 
 import asyncio

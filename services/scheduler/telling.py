@@ -6,7 +6,6 @@ events again. The bus keeps them once: within an hour since their ids come from 
 after it since the last event of a kind is looked at before a machine is told of by it again.
 """
 
-import asyncio
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
@@ -18,6 +17,7 @@ from bus.connection import Connection
 from bus.events import Detail, EventLog, Kind, event_decoder
 from bus.machines import machine_key
 from bus.messages import ComputerRef, Outcome, Request
+from bus.waiting import all_of
 
 
 class Teller:
@@ -58,13 +58,7 @@ class Teller:
             if not (again and await self._is_told(request, kind))
         ]
         # Sent one after the other, and so kept in this order, but acknowledged together.
-        told = await asyncio.gather(
-            *(self._tell(request, kind, details, computer) for kind, details in happened),
-            return_exceptions=True,
-        )
-        for each in told:
-            if each is not None:
-                raise each
+        await all_of(self._tell(request, kind, details, computer) for kind, details in happened)
 
     async def _is_told(self, request: Request, kind: Kind) -> bool:
         """Whether the machine's last event of this kind is the request's.
