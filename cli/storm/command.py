@@ -1,5 +1,6 @@
 """`imageinvoker storm`: the arguments, the question whether it is meant, and the parts together."""
 
+import gc
 import importlib.util
 import secrets
 import shlex
@@ -24,6 +25,8 @@ from cli.target import Address, Target, database, find
 from client.settings import shown
 from services import logs
 
+_YOUNG = 20_000
+"""New objects after which Python looks for garbage among them."""
 _INTERRUPTED = 130
 _LONGEST = 86_400
 
@@ -144,6 +147,9 @@ def storm(
     if not yes:
         _require_consent(plan)
     password = "" if protection == "none" else read_password(f"Password of site {address.site}")
+    # Thousands of journeys at once are no garbage, and to look through them takes its time.
+    gc.freeze()
+    gc.set_threshold(_YOUNG)
     result = uvloop.run(run(plan, protection, password))
     sys.stdout.write(encode(result).decode() + "\n" if json else told(result))
     sys.stdout.flush()
