@@ -16,14 +16,24 @@ from nats.aio.msg import Msg
 from bus import subjects
 from bus.connection import Connection, backoff
 from bus.events import Event, Kind, event_decoder, one_line
-from bus.pulling import Pull, pulled
+from bus.pulling import Pull, numbers, pulled
 
 BATCH: Final = 500
 """Messages that are taken at a time, at most."""
-_GATHERED: Final = 0.05
+_GATHERED: Final = 0.2
 """Seconds that events wait for more to be taken with them, where one comes after the other."""
 _YEARS: Final = range(1970, 9000)
 """When events can have happened: near the ends of the calendar nobody can reckon with a moment."""
+
+
+class Placed(Struct, frozen=True, gc=False):
+    """An event, and where it stands: when its stream was made, and its sequence number there."""
+
+    stream: str
+    sequence: int
+    event: Event
+    kept: int
+    """When the stream took it, in nanoseconds since 1970 by the clock of the bus."""
 
 
 class StreamState(Struct, frozen=True):
@@ -80,14 +90,45 @@ async def read(
         TimeoutError: the bus does not answer (unless it follows).
     """
 
+    batches = read_batches(
+        connection,
+        site,
+        since=since,
+        machines=machines,
+        kinds=kinds,
+        follow=follow,
+        caught_up=caught_up,
+    )
+    async with contextlib.aclosing(batches):
+        async for batch in batches:
+            for placed in batch:
+                yield placed.event
+
+
+async def read_batches(
+    connection: Connection,
+    site: str,
+    *,
+    since: datetime | None = None,
+    machines: Collection[str] = (),
+    kinds: Collection[Kind] = (),
+    follow: bool = False,
+    caught_up: Callable[[], None] | None = None,
+) -> AsyncGenerator[list[Placed]]:
+    """As `read`, but as many events at a time as there are, each with its place.
+
+    Raises:
+        nats.errors.Error, TimeoutError: as `read`.
+    """
+
     def behind(position: int) -> AbstractAsyncContextManager[Reader]:
         return reader(connection, site, after=position, since=since, machines=machines, kinds=kinds)
 
     log = structlog.get_logger("events").bind(site=site)
-    async with contextlib.aclosing(_standing(behind, log, follow=follow)) as events:
-        async for event in events:
-            if event is not None:
-                yield event
+    async with contextlib.aclosing(_standing(behind, log, follow=follow)) as batches:
+        async for batch in batches:
+            if batch is not None:
+                yield batch
             elif caught_up:
                 caught_up()
                 caught_up = None
@@ -98,7 +139,7 @@ async def _standing(
     log: structlog.typing.FilteringBoundLogger,
     *,
     follow: bool,
-) -> AsyncGenerator[Event | None]:
+) -> AsyncGenerator[list[Placed] | None]:
     """What stands in the stream; None whenever all that was there when it began is through."""
     position, made, attempt = 0, "", 0
     while True:
@@ -116,9 +157,11 @@ async def _standing(
                         yield None
                     if caught and not follow:
                         return
-                    for sequence, event in await events.batch(BATCH):
-                        if follow or sequence <= events.stream.last:
-                            yield event
+                    batch = await events.batch(BATCH)
+                    if not follow:
+                        batch = [each for each in batch if each.sequence <= events.stream.last]
+                    if batch:
+                        yield batch
                     position, attempt = events.position, 0
         except (nats.errors.Error, OSError, TimeoutError) as error:
             if not follow:
@@ -177,10 +220,10 @@ class Reader:
         """How many messages are known to stand behind those that were read."""
         return self._pull.pending
 
-    async def batch(self, most: int, wait: float = 1.0) -> list[tuple[int, Event]]:
-        """The next events with their sequences; at most so many messages are read for it.
+    async def batch(self, most: int, wait: float = 1.0) -> list[Placed]:
+        """The next events; at most so many messages are read for them.
 
-        None if nothing new comes within ``wait`` seconds, or if all of it is something else.
+        There are none if nothing comes within ``wait`` seconds, or if all of it is something else.
 
         Raises:
             nats.errors.Error, TimeoutError: the bus cannot be read any more; read anew from behind
@@ -197,21 +240,22 @@ class Reader:
             found += more
         self._busy = 0 < len(found) < most
         if found:
-            self.position = _sequence(found[-1])
-        return [(_sequence(each), event) for each in found if (event := self._event(each))]
+            self.position = numbers(found[-1]).stream
+        return [placed for each in found if (placed := self._placed(each))]
 
-    def _event(self, message: Msg) -> Event | None:
+    def _placed(self, message: Msg) -> Placed | None:
         """The event that a message holds, if it holds one of those that are wanted."""
         if self._kinds and message.subject.rpartition(".")[2] not in self._kinds:
             return None
-        event = event_of(message, self._site)
+        event, told = event_of(message, self._site), numbers(message)
         if event is None:
             self._log.warning(
                 "an event cannot be read",
                 subject=one_line(message.subject),
-                sequence=_sequence(message),
+                sequence=told.stream,
             )
-        return event
+            return None
+        return Placed(self.stream.made, told.stream, event, told.nanoseconds)
 
 
 def event_of(message: Msg, site: str) -> Event | None:
@@ -222,7 +266,3 @@ def event_of(message: Msg, site: str) -> Event | None:
         if belongs and event.site == site and event.at.year in _YEARS:
             return event
     return None
-
-
-def _sequence(message: Msg) -> int:
-    return message.metadata.sequence.stream

@@ -28,7 +28,8 @@ class Live(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``title`` is what ``item`` was called in the menu when it was picked. ``jobs_done`` of its
     ``jobs`` have ended; ``problem`` says what went wrong: a problem's code, a failed job, or how a
-    deployment ended that never came to its end.
+    deployment ended that never came to its end. ``stream`` and ``sequence`` say where the last
+    event stands that made the entry: when the stream was made, and its number there.
     """
 
     machine: str
@@ -42,6 +43,16 @@ class Live(Struct, frozen=True, kw_only=True, omit_defaults=True):
     jobs_done: int | None = None
     jobs: int | None = None
     problem: str | None = None
+    stream: str = ""
+    sequence: int = 0
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Of two entries of a machine the one with the greater place is the later.
+
+        No clock of a service decides it; a stream that was made anew follows the one before.
+        """
+        return self.stream, self.sequence
 
 
 live_decoder = decoder(Live)

@@ -4,9 +4,9 @@ A request's jobs are known by the ids of their rows, which the scheduler's own t
 right after it has inserted them. So nothing has to be guessed later from jobs, times or computers.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec import Struct
 
@@ -18,6 +18,10 @@ _PENDING: Final = (
     "SELECT computer_id, MIN(schedule_id), MAX(schedule_id), COUNT(*),"
     " SUM(CAST(event_id AS BIGINT))"
     " FROM event_schedule WHERE status_code IS NULL AND computer_id IN"
+)
+_STANDING: Final = (
+    "COUNT(*), COUNT(status_code), SUM(CAST(schedule_id AS BIGINT)"
+    " * CASE WHEN status_code IS NULL THEN 1 WHEN status_code < 0 THEN 2 ELSE 3 END)"
 )
 _CARRIED_OUT: Final = "SELECT outcome FROM ii_request WHERE state = 'scheduled' AND created_at >= ?"
 
@@ -34,6 +38,18 @@ class JobRow(Struct, frozen=True):
     computer_id: int
     job: JobRef
     status: int | None
+
+
+class Standing(NamedTuple):
+    """How some rows stand, in three numbers, of which one is another where any row has changed.
+
+    A row that starts, ends, comes or goes changes the count of all, the count of those that have
+    started, or the sum of the ids, in which each counts once, twice or three times.
+    """
+
+    rows: int = 0
+    started: int = 0
+    ids: int = 0
 
 
 class Scheduled(Struct, frozen=True):
@@ -62,6 +78,34 @@ def rows_of(
         for id_, first, last, count, jobs in tx.fetch(statement, *scheduled)
         if (int(count), int(jobs)) == (len(scheduled[int(id_)]), sum(scheduled[int(id_)]))
     }
+
+
+def read_ranges(tx: Transaction, ranges: Iterable[tuple[int, int]]) -> list[Standing]:
+    """How all rows stand from a row to another one, for each of these ranges."""
+    statement = f"SELECT {_STANDING} FROM event_schedule WHERE schedule_id BETWEEN ? AND ?"
+    return [
+        Standing(int(rows), int(started), int(ids or 0))
+        for first, last in ranges
+        for rows, started, ids in tx.fetch(statement, first, last)
+    ]
+
+
+def read_standings(
+    tx: Transaction, computer_ids: Collection[int], first_row: int
+) -> dict[int, Standing]:
+    """How the rows of these computers stand, from a row on; computers without any are left out."""
+    unique = sorted(set(computer_ids))
+    found: dict[int, Standing] = {}
+    for start in range(0, len(unique), MAX_ROWS):
+        batch = unique[start : start + MAX_ROWS]
+        statement = (
+            f"SELECT computer_id, {_STANDING} FROM event_schedule"
+            f" WHERE computer_id IN ({markers(len(batch))}) AND schedule_id >= ?"
+            " GROUP BY computer_id"
+        )
+        for computer, rows, started, ids in tx.fetch(statement, *batch, first_row):
+            found[int(computer)] = Standing(int(rows), int(started), int(ids))
+    return found
 
 
 def read_rows(tx: Transaction, computer_ids: Collection[int], first_row: int) -> list[JobRow]:

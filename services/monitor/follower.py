@@ -15,8 +15,7 @@ import pyodbc
 import structlog
 
 from bus.connection import Connection
-from bus.event_stream import BATCH, reader, stream_state
-from bus.events import Event
+from bus.event_stream import BATCH, Placed, reader, stream_state
 from express.connection import DatabaseUnavailable
 from express.database import WriteConflict
 from services.monitor.history import Applied, History, OvertakenError, Place
@@ -138,11 +137,10 @@ class Follower(Part):
         self._place = place
         return place
 
-    async def _apply(
-        self, place: Place, events: Sequence[tuple[int, Event]], position: int
-    ) -> Applied:
+    async def _apply(self, place: Place, events: Sequence[Placed], position: int) -> Applied:
         asked = time.monotonic()
-        applied = await self._history.apply(place, events, position)
+        told = [(each.sequence, each.event) for each in events]
+        applied = await self._history.apply(place, told, position)
         self._beaten, self._place = asked, applied.place
         return applied
 

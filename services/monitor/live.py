@@ -1,29 +1,34 @@
 """The live view: an entry a machine in the bucket ``imaging_live``, made from the site's events.
 
-Every copy of the monitor follows the events itself, from those of the last two days on; so what one
+Every copy of the monitor hears the events itself, from those of the last two days on; so what one
 did not write before it died, another does. Events change entries in memory at once, and what has
 changed is brought to the bucket beside that: a crowd of events costs few writes. Copies do not
-overwrite each other, since each writes only over what it knows.
+overwrite each other: each writes only over what it knows, and an entry that is made of later events
+stands.
 """
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Coroutine, Iterable
-from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Final
 
 import nats.errors
 import nats.js.errors
 from msgspec import Struct
+from msgspec.structs import replace
 from nats.js.kv import KeyValue
 
 from bus import subjects
 from bus.connection import Connection
-from bus.event_stream import read
+from bus.event_stream import Placed
 from bus.events import NO_MACHINE, Event, Kind, one_line
 from bus.live import Live, Stage, live_decoder
 from bus.messages import encode
-from services.monitor.part import Loop, Part, take_each
+from services.monitor.part import Loop, Part
+from services.monitor.recent import Recent
 
 _STAGES: Final[dict[Kind, Stage]] = {
     "portal_opened": "portal_opened",
@@ -51,17 +56,20 @@ _ORDER: Final[dict[Stage, int]] = {
 }
 """The stages of one request; it never goes back."""
 
-_KEPT: Final = timedelta(days=2)
-"""For how long the bucket keeps an entry."""
+_KEPT: Final = 2 * 86_400 * 10**9
+"""For how long the bucket keeps an entry, in nanoseconds."""
 _SKEW: Final = timedelta(minutes=1)
 """By how much the clocks of the site's services may differ."""
-_REMEMBERED: Final = 50_000
-"""Machines and events that are remembered."""
+_MACHINES: Final = 50_000
+_EVENTS: Final = 10_000
+"""Machines, and at least so many events, that are remembered."""
 _GATHERED: Final = 1.0
 """Seconds for which changes are gathered before they are written."""
+_MANY: Final = 100
+_MANY_GATHERED: Final = 2.0
+"""Changes that are gathered for longer, and for how much: each of them may be one of several."""
 _WRITERS: Final = 16
 _LEAVING: Final = 2.0
-_Value = TypeVar("_Value")
 
 
 def after(entry: Live | None, event: Event) -> Live | None:
@@ -105,36 +113,28 @@ def after(entry: Live | None, event: Event) -> Live | None:
     )
 
 
-def newer(one: Live, other: Live) -> Live:
-    """Which of two copies' words for one machine is the later one; else ``other``."""
-    if one.request is not None and one.request == other.request:
-        first, second = (
-            (_ORDER.get(each.stage, 0), each.jobs_done or 0, each.since) for each in (one, other)
-        )
-        return one if first > second else other
-    return one if one.since > other.since else other
+class _Written(Struct, gc=False):
+    """What the bucket holds of a machine, packed, and the revision at which it does."""
 
-
-class _Known(Struct):
-    """A machine's entry as it is here, and the bucket's revision it stands on, if that is known."""
-
-    live: Live
-    revision: int | None = None
+    body: bytes
+    revision: int
 
 
 class LiveView(Part):
     """Keeps the bucket as the events say."""
 
     def __init__(self, connection: Connection, site: str) -> None:
-        super().__init__(
-            Loop("the live view", site, self._write_changes),
-            Loop("the reading of events for the live view", site, self._listen),
-        )
+        super().__init__(Loop("the live view", site, self._write_changes))
+        self.kinds = frozenset(_STAGES)
         self._connection = connection
         self._site = site
-        self._known: dict[str, _Known] = {}
-        self._heard: dict[str, None] = {}
-        self._changed: dict[str, None] = {}
+        self._heard = Recent(_EVENTS)
+        self._since = time.time_ns() - _KEPT
+        self._written: dict[str, _Written] = {}
+        self._changed: dict[str, Live] = {}
+        """What the bucket does not hold yet."""
+        self._asked: set[str] = set()
+        """Machines of which the bucket may hold something else: it is looked up first."""
         self._caught_up = asyncio.Event()
         self._something = asyncio.Event()
 
@@ -146,72 +146,83 @@ class LiveView(Part):
                 async with asyncio.timeout(_LEAVING):
                     await self._write_all()
 
-    async def _listen(self) -> None:
-        events = read(
-            self._connection,
-            self._site,
-            since=datetime.now(UTC) - _KEPT,
-            kinds=tuple(_STAGES),
-            follow=True,
-            caught_up=self._caught_up.set,
-        )
-        await take_each(events, self._take)
-
-    def _take(self, event: Event) -> None:
+    def hear(self, placed: Placed) -> None:
         """Takes an event in; one that was heard before changes nothing."""
-        if event.id in self._heard:
+        event, place = placed.event, (placed.stream, placed.sequence)
+        long_past = placed.kept < self._since and not self._caught_up.is_set()
+        if long_past or event.id in self._heard:
             return
-        _remember(self._heard, event.id, None)
-        known = self._known.get(event.machine)
-        live = after(known.live if known else None, event)
-        if live is None or (known and live == known.live):
+        self._heard.add(event.id)
+        known = self._known(event.machine)
+        if known and place <= known.place:
             return
-        if known:
-            known.live = live
-        _remember(self._known, event.machine, known or _Known(live))
-        self._changed[event.machine] = None
-        self._something.set()
+        before = known and replace(known, stream="", sequence=0)
+        live = after(before, event)
+        if live and live != before:
+            stream, sequence = place
+            self._changed[event.machine] = replace(live, stream=stream, sequence=sequence)
+            self._something.set()
+
+    def caught_up(self) -> None:
+        """From now on it writes: before, what is known here may be long past."""
+        # What is new from now on is written as new; this may stand there since long.
+        self._asked.update(self._changed)
+        self._caught_up.set()
+
+    def _known(self, machine: str) -> Live | None:
+        if live := self._changed.get(machine):
+            return live
+        written = self._written.get(machine)
+        return live_decoder.decode(written.body) if written else None
 
     async def _write_changes(self) -> None:
-        # Before that, what is known here may be long past.
         await self._caught_up.wait()
         await self._something.wait()
         await asyncio.sleep(_GATHERED)
+        if len(self._changed) > _MANY:
+            await asyncio.sleep(_MANY_GATHERED)
         await self._write_all()
 
     async def _write_all(self) -> None:
         bucket = await self._connection.jetstream().key_value(subjects.LIVE)
         while self._changed:
-            batch = list(self._changed)[:_WRITERS]
-            await _all_of(self._write(bucket, machine) for machine in batch)
+            batch = list(islice(self._changed.items(), _WRITERS))
+            await _all_of(self._write(bucket, machine, live) for machine, live in batch)
         self._something.clear()
 
-    async def _write(self, bucket: KeyValue, machine: str) -> None:
-        # An event that comes meanwhile puts it back.
-        del self._changed[machine]
-        written = False
+    async def _write(self, bucket: KeyValue, machine: str, live: Live) -> None:
+        written = await self._brought(bucket, machine, live)
+        if written is None:
+            return
+        if machine not in self._written and len(self._written) >= _MACHINES:
+            del self._written[next(iter(self._written))]
+        self._written[machine] = written
+        # An event may have come meanwhile.
+        if self._changed[machine] is live:
+            del self._changed[machine]
+
+    async def _brought(self, bucket: KeyValue, machine: str, live: Live) -> _Written | None:
+        """Brings an entry to the bucket unless a later one stands there; returns what stands then.
+
+        None if another copy wrote meanwhile.
+        """
+        key = subjects.site_key(self._site, machine)
+        known = self._written.get(machine)
+        revision = known.revision if known else 0
+        if machine in self._asked:
+            stands, revision = await _stored(bucket, key)
+            # Every copy makes the same of the same events: who has heard more is right.
+            if stands and stands.place >= live.place:
+                self._asked.discard(machine)
+                return _Written(encode(stands), revision)
+        body = encode(live)
         try:
-            known = self._known.get(machine)
-            key = subjects.site_key(self._site, machine)
-            written = known is None or await _brought(bucket, key, known)
-        finally:
-            if not written:
-                self._changed[machine] = None
-
-
-async def _brought(bucket: KeyValue, key: str, known: _Known) -> bool:
-    """Brings an entry to the bucket unless another copy is ahead; False if one wrote meanwhile."""
-    if known.revision is None:
-        stands, known.revision = await _stored(bucket, key)
-        if stands and newer(stands, known.live) == stands:
-            known.live = stands
-            return True
-    try:
-        known.revision = await bucket.update(key, encode(known.live), last=known.revision)
-    except nats.js.errors.KeyWrongLastSequenceError:
-        known.revision = None
-        return False
-    return True
+            revision = await bucket.update(key, body, last=revision)
+        except nats.js.errors.KeyWrongLastSequenceError:
+            self._asked.add(machine)
+            return None
+        self._asked.discard(machine)
+        return _Written(body, revision)
 
 
 async def _stored(bucket: KeyValue, key: str) -> tuple[Live | None, int]:
@@ -231,14 +242,6 @@ async def _all_of(works: Iterable[Coroutine[None, None, None]]) -> None:
     for failure in await asyncio.gather(*works, return_exceptions=True):
         if failure is not None:
             raise failure
-
-
-def _remember(memory: dict[str, _Value], key: str, value: _Value) -> None:
-    """Keeps what is newest, up to a bound."""
-    memory.pop(key, None)
-    memory[key] = value
-    if len(memory) > _REMEMBERED:
-        del memory[next(iter(memory))]
 
 
 def _since(entry: Live | None, at: datetime) -> datetime:

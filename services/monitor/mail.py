@@ -25,7 +25,7 @@ from nats.js.kv import KeyValue
 
 from bus import subjects
 from bus.connection import Connection
-from bus.event_stream import BATCH, read, reader
+from bus.event_stream import BATCH, Placed, reader
 from bus.events import Kind
 from bus.messages import Time, encode
 from bus.options import Options
@@ -33,7 +33,7 @@ from bus.pulling import first_since
 from services.monitor.credentials import Credentials
 from services.monitor.digest import Rejections, digest
 from services.monitor.metrics import MailMetrics
-from services.monitor.part import Loop, Part, take_each
+from services.monitor.part import Loop, Part
 from services.monitor.smtp import MailError, MailServer, mail_server, send
 
 INTERVAL: Final = timedelta(minutes=1)
@@ -111,10 +111,8 @@ class Mailer(Part):
             patience: seconds that the mail server gets.
             most: rejected requests that one mail tells of.
         """
-        super().__init__(
-            Loop("mail", site, self._look),
-            Loop("the reading of events for mail", site, self._listen),
-        )
+        super().__init__(Loop("mail", site, self._look))
+        self.kinds = frozenset[Kind]({_KIND})
         self._connection = connection
         self._stream = connection.jetstream()
         self._site = site
@@ -176,11 +174,12 @@ class Mailer(Part):
         await self._keep(bucket, Mailed(through=through, at=now), revision)
         return INTERVAL.total_seconds() if more else None
 
-    async def _listen(self) -> None:
-        events = read(
-            self._connection, self._site, since=datetime.now(UTC), kinds=(_KIND,), follow=True
-        )
-        await take_each(events, lambda _rejection: self._rejected.set())
+    def hear(self, placed: Placed) -> None:
+        """Looks soon: a request has been rejected."""
+        self._rejected.set()
+
+    def caught_up(self) -> None:
+        """It looks anyway."""
 
     async def _look(self) -> None:
         # If it fails, it is done at once when it can be.
@@ -223,8 +222,8 @@ class Mailer(Part):
         async with reader(self._connection, self._site, after=after, kinds=(_KIND,)) as events:
             while events.pending and rejections.count < self._most:
                 room = min(self._most - rejections.count, BATCH)
-                for _, event in await events.batch(room):
-                    rejections.add(event)
+                for placed in await events.batch(room):
+                    rejections.add(placed.event)
             return rejections, events.position, events.pending > 0
 
     async def _send(self, setup: _Setup, rejections: Rejections, claim: Mailed) -> bool:

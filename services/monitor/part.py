@@ -1,16 +1,15 @@
 """The parts of the monitor: work in loops that go on until they are stopped, whatever fails."""
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import nats.errors
 import structlog
 
 from bus.connection import backoff
-from bus.events import Event, NotKeptError
+from bus.events import NotKeptError
 from bus.problems import Problem
 from bus.waiting import end
 from express.connection import DatabaseUnavailable
@@ -111,13 +110,3 @@ class Part:
         """Ends, and returns when it has ended."""
         for each in self.loops:
             await each.stop()
-
-
-async def take_each(events: AsyncGenerator[Event], take: Callable[[Event], None]) -> None:
-    """Takes every event; one that cannot be taken ends nothing."""
-    async with contextlib.aclosing(events):
-        async for event in events:
-            try:
-                take(event)
-            except Exception:  # noqa: BLE001 (one odd event must not hide all that follow)
-                structlog.get_logger("monitor").exception("an event is passed over", id=event.id)

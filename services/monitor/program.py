@@ -10,6 +10,7 @@ from services.database import DatabaseMetrics, sign_of_life
 from services.monitor.credentials import Credentials
 from services.monitor.follower import Follower
 from services.monitor.history import History
+from services.monitor.listening import Listening
 from services.monitor.live import LiveView
 from services.monitor.mail import Mailer
 from services.monitor.metrics import HistoryMetrics, MailMetrics
@@ -54,17 +55,16 @@ def _parts(site: Site, database: Database, kept: Database, mail: Credentials | N
     connection, name = site.connection, site.name
     history = History(kept, name)
     mails = MailMetrics(site.registry, name)
+    live = LiveView(connection, name)
+    progress = Progress(name, database, EventLog(connection, name))
+    mailer = Mailer(
+        connection, name, lambda: site.options.current, mails, bucket=subjects.MAILED, known=mail
+    )
     return [
-        LiveView(connection, name),
-        Mailer(
-            connection,
-            name,
-            lambda: site.options.current,
-            mails,
-            bucket=subjects.MAILED,
-            known=mail,
-        ),
+        live,
+        progress,
+        mailer,
+        Listening(connection, name, live, progress, mailer),
         Follower(connection, name, history, HistoryMetrics(site.registry, name)),
-        Progress(connection, name, database, EventLog(connection, name)),
         Retention(connection, name, lambda: site.options.current, database, history.forget),
     ]

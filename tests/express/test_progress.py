@@ -1,12 +1,22 @@
 """How far scheduled jobs have come, as the deployment server's database says."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
 from bus.messages import JobRef, Outcome, ScheduledComputer, encode
 from express.database import Database, Transaction
-from express.progress import JobRow, Scheduled, read_rows, read_scheduled, rows_of
+from express.progress import (
+    JobRow,
+    Scheduled,
+    Standing,
+    read_ranges,
+    read_rows,
+    read_scheduled,
+    read_standings,
+    rows_of,
+)
 from express.schedules import Record, Wanted, record, replace_pending
 from express.schema import examine, read_layout
 
@@ -126,6 +136,54 @@ async def test_thousands_of_computers_are_asked_for_at_once(database: Database) 
         assert read_rows(tx, [one], first + 1_000) == []
         assert len(rows) == 3
         assert isinstance(rows[0], JobRow)
+
+    await database.transact(work)
+
+
+async def test_rows_that_start_end_come_or_go_stand_otherwise_and_nothing_else_does(
+    database: Database,
+) -> None:
+    def work(tx: Transaction) -> None:
+        one, two, *_ = computers(tx)
+        schedule(tx, two, [2000101])
+        first, last = schedule(tx, one, JOBS)
+        seen: list[Standing] = []
+
+        def look() -> None:
+            # Thousands of others cost one of them nothing.
+            found = read_standings(tx, [one, *range(100_000, 101_500)], first)
+            assert read_standings(tx, [one], first) == found
+            assert found.keys() == {one}
+            # The rows of one computer are all that there are from here on.
+            none = (last + 500, last + 900)
+            assert read_ranges(tx, [(first, last + 100), none]) == [found[one], Standing()]
+            seen.append(found[one])
+
+        def set_status(row: int, status: int | None) -> None:
+            tx.execute(
+                "UPDATE event_schedule SET status_code = ? WHERE schedule_id = ?", status, row
+            )
+
+        look()
+        assert (seen[0].rows, seen[0].started) == (3, 0)
+        for row, status in ((first, -1), (first, 0), (last, 5), (first, -1), (first, None)):
+            set_status(row, status)
+            look()
+        # One goes and another comes.
+        set_status(first, 0)
+        look()
+        tx.execute("DELETE FROM event_schedule WHERE schedule_id = ?", first)
+        look()
+        tx.insert("event_schedule", ("event_id", "computer_id"), [(2000104, one)])
+        look()
+        assert all(before != after for before, after in pairwise(seen))
+        # Another status of one that has ended is no news, and what is another computer's neither.
+        set_status(last, 7)
+        look()
+        schedule(tx, two, JOBS)
+        assert read_standings(tx, [one], first) == {one: seen[-1]}
+        assert seen[-1] == seen[-2]
+        assert read_standings(tx, [one], last + 1_000) == read_standings(tx, [], first) == {}
 
     await database.transact(work)
 

@@ -3,25 +3,27 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nats.aio.subscription import Subscription
 from nats.js.errors import KeyNotFoundError
 from nats.js.kv import KeyValue
 
 from bus import subjects
 from bus.buckets import prepare
 from bus.connection import Connection, connect
+from bus.event_stream import stream_state
 from bus.events import Event, EventLog, Kind
 from bus.live import Live, Stage, live_decoder
 from bus.messages import ComputerRef, encode
 from express.database import Database
 from services.menu.program import program as menu
-from services.monitor.live import LiveView, after, newer
+from services.monitor.listening import Listening
+from services.monitor.live import LiveView, after
 from services.monitor.progress import Progress
 from services.scheduler.program import program as scheduler
 from tests.buses import BusServer
@@ -164,14 +166,6 @@ def test_what_says_nothing_of_the_stage_changes_nothing(kind: Kind) -> None:
     assert after(None, nowhere) is None
 
 
-def test_the_later_of_two_words_for_a_machine_is_taken() -> None:
-    told = events(*VISIT, *deployment("one"), *VISIT, *deployment("two"))
-    entries = [folded(told[: count + 1]) for count in range(len(told))]
-    for earlier, later in pairwise(entries):
-        assert newer(earlier, later) == later
-        assert newer(later, earlier) == later
-
-
 # The bucket.
 
 
@@ -183,8 +177,9 @@ async def view(url: str, site: str) -> AsyncIterator[LiveView]:
         stack.push_async_callback(connection.close)
         await prepare(connection.jetstream())
         found = LiveView(connection, site)
-        stack.push_async_callback(found.stop)
-        await found.start()
+        for part in (found, Listening(connection, site, found)):
+            stack.push_async_callback(part.stop)
+            await part.start()
         yield found
 
 
@@ -212,8 +207,15 @@ async def reaches(
 
 async def becomes(connection: Connection, site: str, expected: Live) -> None:
     await eventually(
-        lambda: entry(connection, site, expected.machine), lambda found: found == expected
+        lambda: entry(connection, site, expected.machine), lambda found: says(found, expected)
     )
+
+
+def says(found: Live | None, expected: Live) -> bool:
+    """Whether an entry is as expected, and tells where its last event stands."""
+    if found is None or not found.stream or not found.sequence:
+        return False
+    return msgspec.structs.replace(found, stream="", sequence=0) == expected
 
 
 async def test_a_real_deployment_is_seen_from_the_portal_to_its_end(
@@ -222,7 +224,8 @@ async def test_a_real_deployment_is_seen_from_the_portal_to_its_end(
     key = "6f0c2b5e31d44a7c9b520d6e8a1f4c01"
     database = Database(dsn, size=1)
     log = EventLog(client.connection, name)
-    progress = Progress(client.connection, name, database, log, every=0.05)
+    progress = Progress(name, database, log, every=0.05)
+    listening = Listening(client.connection, name, progress)
 
     async def stage(wanted: Stage) -> Live:
         return await reaches(client.connection, name, key, wanted)
@@ -230,6 +233,7 @@ async def test_a_real_deployment_is_seen_from_the_portal_to_its_end(
     try:
         async with running(url, name, menu(dsn), scheduler(dsn)), view(url, name):
             await progress.start()
+            await listening.start()
             visit = new_id()
             await client.welcome(STAFF_0117, visit)
             assert (await stage("portal_opened")).computer is not None
@@ -247,6 +251,7 @@ async def test_a_real_deployment_is_seen_from_the_portal_to_its_end(
             found = await stage("finished")
             assert (found.jobs_done, found.request) == (len(LAPTOP_JOBS), outcome.request_id)
     finally:
+        await listening.stop()
         await progress.stop()
         await database.close()
 
@@ -285,7 +290,7 @@ async def test_events_that_stand_twice_in_the_stream_set_nothing_back(
         await becomes(connection, "s", folded(kept))
         await publish(connection, told[:6], now)
         await becomes(connection, "s", folded(await publish(connection, other)))
-    assert await entry(connection, "s") == folded(kept)
+    assert says(await entry(connection, "s"), folded(kept))
 
 
 async def test_two_copies_end_with_the_same_word(bus: BusServer, connection: Connection) -> None:
@@ -336,7 +341,7 @@ async def test_a_bus_that_was_down_gets_the_entries_when_it_is_back(
         other = await connect(bus.url, "publisher")
         try:
             kept += await publish(other, told[1:], now)
-            await eventually(lambda: entry(other, "s"), lambda found: found == folded(kept), 20)
+            await eventually(lambda: entry(other, "s"), lambda found: says(found, folded(kept)), 20)
         finally:
             await other.close()
 
@@ -383,6 +388,88 @@ async def test_an_event_that_comes_during_the_write_of_an_entry_is_written_too(
         await reaches(connection, "s", MACHINE, "finished", "r")
 
 
+async def asked_of_the_bucket(connection: Connection) -> Subscription:
+    """All that is asked of what stands in the bucket."""
+    return await connection.subscribe(f"$JS.API.DIRECT.GET.KV_{subjects.LIVE}.>")
+
+
+async def test_machines_that_are_new_cost_one_write_each(
+    bus: BusServer, connection: Connection
+) -> None:
+    await prepare(connection.jetstream())
+    machines = [f"mac{number:012x}" for number in range(50)]
+    asked = await asked_of_the_bucket(connection)
+    async with view(bus.url, "s") as live:
+        await until(live._caught_up.is_set)
+        for machine in machines:
+            await publish(connection, events(VISIT[0], machine=machine))
+        await until(lambda: len(live._written) == len(machines), 20)
+    assert asked.delivered == 0
+    info = await connection.jetstream().stream_info(f"KV_{subjects.LIVE}")
+    assert info.state.last_seq == info.state.messages == len(machines)
+
+
+async def test_an_entry_of_another_copy_that_has_heard_more_stands_whatever_clocks_say(
+    bus: BusServer, connection: Connection
+) -> None:
+    await prepare(connection.jetstream())
+    made = (await stream_state(connection)).made
+    bucket = await connection.jetstream().key_value(subjects.LIVE)
+    key = subjects.site_key("s", MACHINE)
+    long_ago, far_ahead = AT - timedelta(days=400), datetime.now(UTC) + timedelta(days=3)
+    later = Live(machine=MACHINE, stage="accepted", since=long_ago, stream=made, sequence=50)
+    await bucket.put(key, encode(later))
+    await publish(connection, events(*VISIT), far_ahead)
+    async with view(bus.url, "s") as live:
+        await until(lambda: live._caught_up.is_set() and not live._changed)
+        assert await entry(connection, "s") == later
+        # It goes on from that one, and not from what it had heard itself.
+        for _ in range(3, later.sequence):
+            await connection.jetstream().publish(subjects.event("s", "-", "access_changed"), b"")
+        kept = await publish(connection, events(deployment("r")[1]))
+        await reaches(connection, "s", MACHINE, "scheduled", "r")
+        assert kept[0].at < far_ahead
+
+
+@pytest.mark.parametrize("place", [("", 0), ("2000-01-01T00:00:00+00:00", 900_000)])
+async def test_an_entry_made_of_earlier_events_or_of_an_earlier_stream_is_overwritten(
+    bus: BusServer, connection: Connection, place: tuple[str, int]
+) -> None:
+    await prepare(connection.jetstream())
+    bucket = await connection.jetstream().key_value(subjects.LIVE)
+    stream, sequence = place
+    far_ahead = datetime.now(UTC) + timedelta(days=3)
+    earlier = Live(
+        machine=MACHINE, stage="accepted", since=far_ahead, stream=stream, sequence=sequence
+    )
+    await bucket.put(subjects.site_key("s", MACHINE), encode(earlier))
+    kept = await publish(connection, events(*VISIT))
+    async with view(bus.url, "s"):
+        await becomes(connection, "s", folded(kept))
+
+
+def test_a_stream_that_was_made_anew_follows_the_one_before() -> None:
+    entry = Live(machine=MACHINE, stage="accepted", since=AT, sequence=7)
+    made = ["", "2026-01-02T10:00:00+00:00", "2026-01-02T10:00:00.500000+00:00"]
+    one, two, three = (msgspec.structs.replace(entry, stream=each) for each in made)
+    assert one.place < two.place < three.place
+    assert two.place < msgspec.structs.replace(two, sequence=10).place < three.place
+
+
+async def test_what_the_stream_took_more_than_two_days_ago_is_not_shown(
+    bus: BusServer, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await prepare(connection.jetstream())
+    await publish(connection, events(*VISIT))
+    other = events(*VISIT, machine="mac000000000001")
+    with monkeypatch.context() as patch:
+        patch.setattr("services.monitor.live._KEPT", 0)
+        async with view(bus.url, "s") as live:
+            await until(live._caught_up.is_set)
+            await becomes(connection, "s", folded(await publish(connection, other)))
+    assert await entry(connection, "s") is None
+
+
 async def test_what_is_left_is_written_when_the_monitor_leaves(
     bus: BusServer, connection: Connection
 ) -> None:
@@ -394,7 +481,7 @@ async def test_what_is_left_is_written_when_the_monitor_leaves(
         await becomes(connection, "s", folded(kept))
         kept += await publish(connection, told[1:], now)
         await until(lambda: told[2].id in live._heard)
-    assert await entry(connection, "s") == folded(kept)
+    assert says(await entry(connection, "s"), folded(kept))
 
 
 async def test_an_entry_that_cannot_be_read_is_written_anew(

@@ -27,6 +27,7 @@ from bus.messages import ComputerRef, encode
 from bus.options import DEFAULTS, Options
 from services.monitor.credentials import credentials
 from services.monitor.digest import SHOWN, Rejections, digest
+from services.monitor.listening import Listening
 from services.monitor.mail import INTERVAL, Mailer
 from services.monitor.metrics import MailMetrics
 from services.monitor.smtp import MailServer, mail_server
@@ -109,10 +110,13 @@ def handed_in(registry: CollectorRegistry) -> dict[str, float | None]:
 
 @asynccontextmanager
 async def working(mailer: Mailer) -> AsyncIterator[Mailer]:
+    listening = Listening(mailer._connection, "main", mailer)
     await mailer.start()
+    await listening.start()
     try:
         yield mailer
     finally:
+        await listening.stop()
         await mailer.stop()
 
 

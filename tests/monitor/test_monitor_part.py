@@ -1,17 +1,15 @@
 """The work of the monitor goes on whatever fails, and whoever watches can see that it does not."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable
 
 import nats.errors
 import pytest
 from structlog.testing import capture_logs
 
-from bus.events import Event
 from express.connection import DatabaseUnavailable
 from services.health import Health
-from services.monitor.part import FailingError, Loop, Part, take_each
+from services.monitor.part import FailingError, Loop, Part
 from tests.echo import until
 from tests.site import eventually
 
@@ -93,21 +91,3 @@ async def test_a_loop_that_has_ended_is_not_well_and_the_service_is_not_ready() 
         await asyncio.wait({loop._task})
         assert await asyncio.to_thread(health.missing) == ["the work does not answer"]
     await loop.stop()
-
-
-async def test_an_event_that_cannot_be_taken_does_not_hide_those_that_follow() -> None:
-    async def events() -> AsyncGenerator[Event]:
-        for number in range(3):
-            yield Event(id=str(number), site="main", kind="menu_shown", at=datetime.now(UTC))
-
-    taken: list[str] = []
-
-    def take(event: Event) -> None:
-        if event.id == "1":
-            raise OverflowError
-        taken.append(event.id)
-
-    with capture_logs() as lines:
-        await take_each(events(), take)
-    assert taken == ["0", "2"]
-    assert [line["id"] for line in lines] == ["1"]

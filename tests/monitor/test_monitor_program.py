@@ -92,7 +92,7 @@ async def test_the_monitor_is_ready_only_while_each_of_its_loops_turns(
                     while await asyncio.to_thread(site.health.missing):
                         pass
                 loops = [each for each in asyncio.all_tasks() if "Loop._run" in repr(each)]
-                assert len(loops) == 8
+                assert len(loops) == 6
                 for each in loops:
                     each.cancel()
                 await asyncio.wait(loops)

@@ -19,8 +19,9 @@ from bus.buckets import prepare
 from bus.connection import connect
 from bus.events import Event, EventLog, event_decoder
 from bus.messages import ComputerRef, JobRef, Machine, Outcome, Request, decoder
-from express.database import Database
-from express.progress import JobRow
+from express.database import Database, Transaction
+from express.progress import JobRow, Standing, read_ranges, read_rows, read_standings
+from services.monitor.listening import Listening
 from services.monitor.progress import Progress
 from services.monitor.underway import Underway, changes
 from services.scheduler.program import program as scheduler
@@ -61,9 +62,10 @@ async def following(
         database = Database(dsn, size=1, connect_timeout=1, statement_timeout=2)
         stack.push_async_callback(database.close)
         events = EventLog(connection, site)
-        progress = Progress(connection, site, database, events, every=every)
-        stack.push_async_callback(progress.stop)
-        await progress.start()
+        progress = Progress(site, database, events, every=every)
+        for part in (progress, Listening(connection, site, progress)):
+            stack.push_async_callback(part.stop)
+            await part.start()
         yield progress
 
 
@@ -539,6 +541,83 @@ async def test_an_event_of_absurd_numbers_stops_no_other_deployment(
     assert end.details["outcome"] == "succeeded"
 
 
+async def test_rows_of_which_none_has_changed_are_not_read_again(
+    url: str, name: str, dsn: str, site: Asker, express: Express, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    stood: list[int] = []
+    looked: list[int] = []
+
+    def reading(tx: Transaction, computer_ids: set[int], first_row: int) -> list[JobRow]:
+        read.append(len(computer_ids))
+        return read_rows(tx, computer_ids, first_row)
+
+    def standing(tx: Transaction, computer_ids: set[int], first_row: int) -> dict[int, Standing]:
+        stood.append(len(computer_ids))
+        return read_standings(tx, computer_ids, first_row)
+
+    def looking(tx: Transaction, ranges: list[tuple[int, int]]) -> list[Standing]:
+        looked.append(len(ranges))
+        return read_ranges(tx, ranges)
+
+    async def looks() -> int:
+        return len(looked)
+
+    monkeypatch.setattr("services.monitor.progress.read_rows", reading)
+    monkeypatch.setattr("services.monitor.progress.read_standings", standing)
+    monkeypatch.setattr("services.monitor.progress.read_ranges", looking)
+    servers = [await scheduled(site, express, LAPTOP, new_machine(number)) for number in range(3)]
+    async with following(url, name, dsn) as progress:
+        await eventually(looks, lambda found: found > 2)
+        assert (read, stood, progress.following) == ([3], [3], 3)
+        servers[1].set(0, -1)
+        await told(site, "job_started")
+        now = len(looked)
+        await eventually(looks, lambda found: found > now + 2)
+        assert (read, stood) == ([3, 1], [3, 3])
+        assert set(looked) == {1}
+
+
+async def test_deployments_of_many_cohorts_are_each_followed_to_their_end(
+    url: str, name: str, dsn: str, site: Asker, express: Express, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.monitor.underway._COHORT", 2)
+    servers = [
+        await scheduled(site, express, MEMORY_TEST, new_machine(number)) for number in range(7)
+    ]
+    async with following(url, name, dsn) as progress:
+        for server in servers[::2]:
+            server.set_all(0)
+        await ended(site, 4)
+        assert progress.following == 3
+        for server in servers[1::2]:
+            server.remove(0)
+        ends = await ended(site, 7)
+        await settled(site, progress)
+    outcomes = Counter(each.details["outcome"] for each in ends)
+    assert outcomes == {"succeeded": 4, "removed": 3}
+
+
+async def test_rows_are_read_a_few_at_a_time_however_many_are_pending(
+    url: str, name: str, dsn: str, site: Asker, express: Express, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.monitor.progress._JOBS", 2 * len(LAPTOP_JOBS))
+    together: list[int] = []
+
+    def reading(tx: Transaction, computer_ids: set[int], first_row: int) -> list[JobRow]:
+        together.append(len(computer_ids))
+        return read_rows(tx, computer_ids, first_row)
+
+    monkeypatch.setattr("services.monitor.progress.read_rows", reading)
+    servers = [await scheduled(site, express, LAPTOP, new_machine(number)) for number in range(5)]
+    for server in servers:
+        server.set_all(0)
+    async with following(url, name, dsn) as progress:
+        await ended(site, 5)
+        await settled(site, progress)
+    assert together == [2, 2, 1]
+
+
 # The rules, without a bus or a database.
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -560,6 +639,19 @@ def test_a_deployment_that_has_ended_is_not_brought_back_by_a_word_that_comes_la
     underway.finish("r")
     underway.heard(_scheduled_event(3))
     assert not underway.deployments
+
+
+def test_a_word_of_another_copy_has_the_rows_looked_at_again() -> None:
+    underway = Underway()
+    underway.heard(_scheduled_event(3))
+    (deployment,) = underway.deployments.values()
+    said = {"request": "r", "row": 1, "status": 0}
+    event = Event(id="x", site="s", kind="job_finished", at=AT, machine="m", details=said)
+    for expected in (None, 5):
+        # The second time, it is no news.
+        deployment.seen = 5
+        underway.heard(event)
+        assert deployment.seen == expected
 
 
 @settings(max_examples=200, database=None, deadline=None)
