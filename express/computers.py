@@ -149,7 +149,11 @@ def _batches(ids: Sequence[int]) -> Iterator[Sequence[int]]:
 def named(tx: Transaction, names: Collection[str]) -> dict[str, list[ComputerRef]]:
     """The computers that have these names in any case, by name; leftovers hold no name."""
     # A database may know the cases of ASCII letters only: the other forms of the rest are given.
-    forms = [form for name in names for form in (name, name.lower(), name.upper())]
+    forms = [
+        form
+        for name in names
+        for form in ((name,) if name.isascii() else (name, name.lower(), name.upper()))
+    ]
     if not forms:
         return {}
     marks = ", ".join(["LOWER(?)"] * len(forms))
