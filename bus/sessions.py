@@ -44,7 +44,7 @@ _ISSUER: Final = "imageinvoker"
 _KEY_ID: Final = re.compile(r"[0-9a-f]{16}\Z")
 _CLOCKS_DIFFER: Final = 30
 """Seconds by which the clocks of two copies may differ."""
-_REMEMBERED: Final = 20_000
+_REMEMBERED: Final = 4_000
 """Sessions whose signature has been verified and is not verified again."""
 
 Reason = Literal[

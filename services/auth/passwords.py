@@ -19,7 +19,8 @@ from bus.waiting import end
 OLD: Final = "md5$"
 """What marks a hash that was taken over; the rest are 32 hexadecimal digits."""
 REMEMBERED_FOR: Final = 60.0
-"""Seconds in which a password that was right is known to be right again without a hash."""
+"""Seconds in which a password that was right is known to be right again without a hash; they begin
+anew each time. It stays right for as long as the hash that is kept is the same."""
 MOST_WAITING: Final = 64
 """Different passwords that are verified or wait for it at once; more are turned away."""
 
@@ -31,9 +32,9 @@ _RETRY_AFTER: Final = 1.0
 class Passwords:
     """Hashes and verifies off the event loop, a few at a time: each takes 64 MiB and much work.
 
-    However often one password is asked about at once, it is verified once, and for a minute after
-    it was right it is not verified again. What is remembered are not passwords but digests of them
-    under a key that is made at the start, in memory alone.
+    However often one password is asked about, it is verified once, until a minute passes in which
+    nobody asks. What is remembered are not passwords but digests of them under a key that is made
+    at the start, in memory alone.
     """
 
     def __init__(self, hashed: Callable[[], None] = lambda: None) -> None:
@@ -67,6 +68,7 @@ class Passwords:
             return hmac.compare_digest(known.encode(), old_hash(password).encode())
         question = self._digest(known, password, account)
         if time.monotonic() < self._right_until.get(question, 0):
+            self._remember(question)
             return True
         task = self._under_way.get(question)
         if task is None:
@@ -83,10 +85,14 @@ class Passwords:
         loop = asyncio.get_running_loop()
         right = await loop.run_in_executor(self._threads, self._verify, known, password)
         if right:
-            if len(self._right_until) >= _MOST_REMEMBERED:
-                self._right_until.pop(next(iter(self._right_until)))
-            self._right_until[question] = time.monotonic() + REMEMBERED_FOR
+            self._remember(question)
         return right
+
+    def _remember(self, question: bytes) -> None:
+        self._right_until.pop(question, None)
+        if len(self._right_until) >= _MOST_REMEMBERED:
+            self._right_until.pop(next(iter(self._right_until)))
+        self._right_until[question] = time.monotonic() + REMEMBERED_FOR
 
     def _verify(self, known: str, password: str) -> bool:
         try:

@@ -115,6 +115,18 @@ async def test_what_was_right_is_forgotten_after_a_while(
     assert counted.made == 2
 
 
+async def test_what_is_asked_about_each_minute_is_not_forgotten(
+    counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("services.auth.passwords.time.monotonic", lambda: now[0])
+    known = await counted.hash("geheim")
+    for passes, made in ((0, 1), (59, 1), (59, 1), (61, 2)):
+        now[0] += passes
+        assert await counted.verify(known, "geheim")
+        assert counted.made == made
+
+
 async def test_who_goes_away_does_not_take_the_answer_from_the_others(counted: Counted) -> None:
     known = await counted.hash("geheim")
     first, second = (asyncio.create_task(counted.verify(known, "geheim")) for _ in range(2))
