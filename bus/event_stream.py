@@ -194,8 +194,7 @@ async def reader(
     kind = next(iter(kinds)) if len(kinds) == 1 else "*"
     wanted = [subjects.event(site, machine, kind) for machine in machines or ("*",)]
     start = None if after else since
-    stream = connection.jetstream()
-    async with pulled(stream, subjects.EVENTS, wanted, after=after, since=start) as pull:
+    async with pulled(connection, subjects.EVENTS, wanted, after=after, since=start) as pull:
         yield Reader(pull, state, site, kinds, after)
 
 

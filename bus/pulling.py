@@ -213,7 +213,7 @@ def _nanoseconds(seconds: float) -> int:
 
 @asynccontextmanager
 async def pulled(
-    stream: JetStreamContext,
+    connection: Client,
     name: str,
     subjects: Sequence[str],
     *,
@@ -241,8 +241,7 @@ async def pulled(
         config = config.evolve(
             deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1
         )
-    # A context of nats-py does not say otherwise whose it is.
-    connection: Client = stream._nc
+    stream = connection.jetstream()
     line = connection.stats["reconnects"]
     made = await stream.add_consumer(name, config)
     try:
@@ -306,16 +305,14 @@ class Pull:
         return sent
 
 
-async def first_since(
-    stream: JetStreamContext, name: str, subject: str, moment: datetime
-) -> int | None:
+async def first_since(connection: Client, name: str, subject: str, moment: datetime) -> int | None:
     """The sequence of the first message kept at a moment or later, None when there is none.
 
     Raises:
         nats.errors.Error: there is no such stream, or the line is down.
         TimeoutError: the bus does not answer.
     """
-    async with pulled(stream, name, [subject], since=moment) as pull:
+    async with pulled(connection, name, [subject], since=moment) as pull:
         if not pull.pending:
             return None
         if found := await pull.take(1, _TIMEOUT):

@@ -127,7 +127,7 @@ class RequestStore:
             nats.errors.Error, TimeoutError: the bus keeps none, or does not answer.
         """
         subject, found = subjects.rejected(self._site), _Finding(self._site)
-        async with pulled(self._stream, subjects.REJECTED, [subject], since=since) as pull:
+        async with pulled(self._connection, subjects.REJECTED, [subject], since=since) as pull:
             while pull.pending:
                 for message in await pull.take(_BATCH):
                     found.add(message.subject, message.data, message.metadata.timestamp)

@@ -10,7 +10,6 @@ stands.
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine, Iterable
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Final
@@ -27,6 +26,7 @@ from bus.event_stream import Placed
 from bus.events import NO_MACHINE, Event, Kind, one_line
 from bus.live import Live, Stage, live_decoder
 from bus.messages import encode
+from bus.waiting import all_of
 from services.monitor.part import Loop, Part
 from services.monitor.recent import Recent
 
@@ -187,7 +187,7 @@ class LiveView(Part):
         bucket = await self._connection.jetstream().key_value(subjects.LIVE)
         while self._changed:
             batch = list(islice(self._changed.items(), _WRITERS))
-            await _all_of(self._write(bucket, machine, live) for machine, live in batch)
+            await all_of(self._write(bucket, machine, live) for machine, live in batch)
         self._something.clear()
 
     async def _write(self, bucket: KeyValue, machine: str, live: Live) -> None:
@@ -235,13 +235,6 @@ async def _stored(bucket: KeyValue, key: str) -> tuple[Live | None, int]:
         return live_decoder.decode(entry.value or b""), entry.revision or 0
     except ValueError:
         return None, entry.revision or 0
-
-
-async def _all_of(works: Iterable[Coroutine[None, None, None]]) -> None:
-    """Does all of them side by side; raises the first failure once each has ended."""
-    for failure in await asyncio.gather(*works, return_exceptions=True):
-        if failure is not None:
-            raise failure
 
 
 def _since(entry: Live | None, at: datetime) -> datetime:

@@ -213,7 +213,7 @@ class Mailer(Part):
     async def _before(self, moment: datetime, last: int) -> int:
         """The sequence after which what was kept since a moment stands."""
         subject = subjects.event(self._site, kind=_KIND)
-        first = await first_since(self._stream, subjects.EVENTS, subject, moment)
+        first = await first_since(self._connection, subjects.EVENTS, subject, moment)
         return last if first is None else first - 1
 
     async def _read(self, after: int) -> tuple[Rejections, int, bool]:

@@ -85,6 +85,7 @@ class Retention(Part):
             patience: seconds that the bus gets for an answer; it may have much to remove.
         """
         super().__init__(Loop("the removal of what is old", site, self._look))
+        self._purge = partial(purge, connection, patience=patience)
         self._stream = connection.jetstream(timeout=patience)
         self._site = site
         self._options = options
@@ -116,15 +117,12 @@ class Retention(Part):
         kept = now - timedelta(days=options.retention_days)
         records = min(kept, now - RECORDS_KEPT)
         history = now - timedelta(days=options.history_days)
-        site, stream = self._site, self._stream
+        events, rejected = subjects.event(self._site), subjects.rejected(self._site)
         # One after the other, since nobody waits for it; the failure of one is no other's.
         done = [
             await self._done("age limits", self._set_age_limits()),
-            await self._done("events", purge(stream, subjects.EVENTS, subjects.event(site), kept)),
-            await self._done(
-                "rejected requests",
-                purge(stream, subjects.REJECTED, subjects.rejected(site), kept),
-            ),
+            await self._done("events", self._purge(subjects.EVENTS, events, kept)),
+            await self._done("rejected requests", self._purge(subjects.REJECTED, rejected, kept)),
             await self._done("records of requests", self.forget_records(records)),
             await self._done("history", self._forget_history(history, kept - _LATE)),
         ]
@@ -200,16 +198,25 @@ class Retention(Part):
             pass
 
 
-async def purge(stream: JetStreamContext, name: str, subject: str, before: datetime) -> None:
+async def purge(
+    connection: Connection,
+    name: str,
+    subject: str,
+    before: datetime,
+    patience: float = _PATIENCE,
+) -> None:
     """Removes from a stream the messages of a subject that were kept before a moment.
+
+    ``patience`` is the seconds that the bus gets for each answer.
 
     Raises:
         nats.errors.Error: there is no such stream, or the line is down.
         TimeoutError: the bus does not answer.
     """
     # Asked for first: whatever is kept from now on stands behind it.
+    stream = connection.jetstream(timeout=patience)
     last = (await stream.stream_info(name)).state.last_seq
-    first = await first_since(stream, name, subject, before)
+    first = await first_since(connection, name, subject, before)
     await stream.purge_stream(name, seq=first or last + 1, subject=subject)
 
 

@@ -207,14 +207,14 @@ async def test_a_reader_whose_line_broke_is_told_to_read_anew(queue: Connection)
     await stream.add_stream(StreamConfig(name="LOG", subjects=["log"]))
     for number in range(3):
         await stream.publish("log", str(number).encode())
-    async with pulled(stream, "LOG", ["log"]) as pull:
+    async with pulled(queue, "LOG", ["log"]) as pull:
         assert told(await pull.take(2)) == [0, 1]
         lines = queue.stats["reconnects"]
         await queue.force_reconnect()
         await until(lambda: queue.stats["reconnects"] > lines and queue.is_connected)
         with pytest.raises(LostError):
             await pull.take(2)
-    async with pulled(stream, "LOG", ["log"], after=2) as pull:
+    async with pulled(queue, "LOG", ["log"], after=2) as pull:
         assert told(await pull.take(2)) == [2]
     assert await stream.consumers_info("LOG") == []
 
@@ -224,7 +224,7 @@ async def test_a_reader_knows_that_what_was_pending_has_gone(queue: Connection) 
     await stream.add_stream(StreamConfig(name="LOG", subjects=["log"]))
     for number in range(3):
         await stream.publish("log", str(number).encode())
-    async with pulled(stream, "LOG", ["log"]) as pull:
+    async with pulled(queue, "LOG", ["log"]) as pull:
         assert pull.pending == 3
         await stream.purge_stream("LOG")
         assert await pull.take(10, 0.05) == []

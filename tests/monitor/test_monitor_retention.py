@@ -156,18 +156,18 @@ async def test_a_purge_removes_what_was_kept_before_a_moment_and_nothing_since(
     moment = datetime.now(UTC)
     for number in range(3, 5):
         await log.record("menu_shown", machine=KEY, of=str(number))
-    assert await first_since(stream, subjects.EVENTS, subject, moment) == 5
+    assert await first_since(connection, subjects.EVENTS, subject, moment) == 5
     for _ in range(2):
-        await purge(stream, subjects.EVENTS, subject, moment)
+        await purge(connection, subjects.EVENTS, subject, moment)
         assert await kept(connection, subjects.EVENTS) == {
             subjects.event("main", KEY, "menu_shown"): 2,
             subjects.event("paris", KEY, "menu_shown"): 1,
         }
-    await purge(stream, subjects.EVENTS, subject, datetime.now(UTC))
+    await purge(connection, subjects.EVENTS, subject, datetime.now(UTC))
     assert set(await kept(connection, subjects.EVENTS)) == {
         subjects.event("paris", KEY, "menu_shown")
     }
-    assert await first_since(stream, subjects.EVENTS, subject, moment) is None
+    assert await first_since(connection, subjects.EVENTS, subject, moment) is None
     assert await stream.consumers_info(subjects.EVENTS) == []
 
 
