@@ -148,7 +148,7 @@ async def _scheduling(database: Database, layouts: LayoutCache, number: int) -> 
     order = Order(request, DEFAULTS, ALL_RIGHTS)
     began = time.perf_counter()
     (outcome,) = await database.transact(
-        lambda tx: carry_out(tx, layouts.layout(tx), request.site, [order])
+        lambda tx: carry_out(tx, layouts.layout, request.site, [order])
     )
     seconds = time.perf_counter() - began
     if isinstance(outcome, Exception):

@@ -451,7 +451,7 @@ async def carried_out(dsn: str, request: Request) -> Outcome:
     database = Database(dsn)
     try:
         (outcome,) = await database.transact(
-            lambda tx: carry_out(tx, read_layout(tx), request.site, [order])
+            lambda tx: carry_out(tx, read_layout, request.site, [order])
         )
     finally:
         await database.close()

@@ -69,7 +69,7 @@ class Carrier:
         self._stream: JetStreamContext = site.connection.jetstream()
         self._carrying: Together[Order[Request], Outcome] = Together(
             database,
-            lambda tx, orders: carry_out(tx, layouts.layout(tx), site.name, orders),
+            lambda tx, orders: carry_out(tx, layouts.layout, site.name, orders),
             turns=turns,
             gather=GATHER,
         )

@@ -1,7 +1,7 @@
 """Carries accepted requests out: all of each, or nothing, and only once."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from bus.machines import Identity, machine_key, swap_uuid
@@ -26,12 +26,16 @@ _outcome = decoder(Outcome)
 
 
 def carry_out(
-    tx: Transaction, layout: Layout, site: str, orders: Sequence[Order[Request]]
+    tx: Transaction,
+    layout_of: Callable[[Transaction], Layout],
+    site: str,
+    orders: Sequence[Order[Request]],
 ) -> list[Outcome | Exception]:
     """What has become of each request; if it was carried out before, what became of it then.
 
     A problem says why a request cannot be carried out, and a `WriteConflict` that another must be
-    first; nothing is written of these. The requests are those of different machines.
+    first; nothing is written of these. The requests are those of different machines. ``layout_of``
+    reads how the database is laid out, behind the locks as all else that is read.
 
     Raises:
         WriteConflict: another transaction was in the way.
@@ -40,6 +44,7 @@ def carry_out(
     locks.take(_machine_lock(order.wish) for order in orders)
     records = schedules.recorded(tx, [order.wish.request_id for order in orders])
     fresh = [order for order in orders if order.wish.request_id not in records]
+    layout = layout_of(tx)
     plans = make_plans(tx, layout, site, fresh) if fresh else []
     # Two machines may want one name at once: whoever comes second sees that it is taken.
     locks.take(f"name:{name.lower()}" for name in new_names(plans))

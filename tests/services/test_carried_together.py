@@ -51,7 +51,7 @@ class Work:
     def __call__(self, tx: Transaction, orders: Orders) -> list[Outcome | Exception]:
         if self.slow in orders:
             self.go_on.wait(20)
-        ends = carry_out(tx, self._layouts.layout(tx), "lab", orders)
+        ends = carry_out(tx, self._layouts.layout, "lab", orders)
         if self.bad in orders:
             raise self.error("it broke")
         return ends

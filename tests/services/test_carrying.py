@@ -16,9 +16,9 @@ from bus.messages import ComputerRef, Machine, Outcome, Request, ScheduledComput
 from bus.options import DEFAULTS, Options
 from bus.problems import Problem
 from express.connection import sqlite_dsn
-from express.database import Database, Step, WriteConflict
+from express.database import Database, Step, Transaction, WriteConflict
 from express.layout_cache import LayoutCache
-from express.schema import read_layout
+from express.schema import Layout, read_layout
 from services.scheduler.carrying import carry_out
 from services.scheduler.plan import MOST_JOBS, Order
 from tests.site import (
@@ -78,7 +78,7 @@ async def database(dsn: str, statements: Counter[Step]) -> AsyncIterator[Databas
 
 async def carried_out(database: Database, orders: Orders) -> Ends:
     """What becomes of orders in one transaction."""
-    return await database.transact(lambda tx: carry_out(tx, read_layout(tx), "lab", orders))
+    return await database.transact(lambda tx: carry_out(tx, read_layout, "lab", orders))
 
 
 def code_of(end: object) -> str:
@@ -140,6 +140,20 @@ async def test_each_of_many_gets_what_was_ordered_and_refusals_write_nothing(
     again = await carried_out(database, orders)
     assert [again[n] for n in (0, 2, 5, 6)] == [one, three, six, seven]
     assert express.tables() == rows
+
+
+async def test_nothing_is_read_before_the_machines_are_locked(database: Database) -> None:
+    """On SQLite who has read before another wrote can write no more, and would wait in vain."""
+    before: list[int] = []
+
+    def layout_of(tx: Transaction) -> Layout:
+        before.append(len(tx.steps))
+        return read_layout(tx)
+
+    wanted = [order(new_machine(1), LAPTOP)]
+    await database.transact(lambda tx: carry_out(tx, layout_of, "lab", wanted))
+    lock_and_records = 2
+    assert before == [lock_and_records]
 
 
 async def test_two_machines_that_are_one_computer_are_carried_out_one_after_the_other(
@@ -234,7 +248,7 @@ async def test_many_cost_hardly_more_statements_than_one(
 
     async def steps_of(orders: Orders) -> int:
         before = statements["statement"]
-        ends = await database.transact(lambda tx: carry_out(tx, layouts.layout(tx), "lab", orders))
+        ends = await database.transact(lambda tx: carry_out(tx, layouts.layout, "lab", orders))
         assert all(isinstance(each, Outcome) for each in ends)
         return statements["statement"] - before
 
