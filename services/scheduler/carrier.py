@@ -195,24 +195,24 @@ class Carrier:
         delivered = numbers(message).delivered
         self._log.debug("a request is taken", delivery=delivered)
         again = delivered > 1
-        # Told while it is carried out: the bus has it first, and the database need not wait.
+        # Told beside it: the bus has it first, and neither the database nor who asked need wait.
         telling = asyncio.create_task(self._teller.accepted(request, again=again))
         try:
             outcome = await self._carry_out(message, request)
+            self._log.info(
+                "request done",
+                state=outcome.state,
+                computer=outcome.computer.name if outcome.computer else None,
+                jobs=len(outcome.jobs),
+                problem=outcome.problem.code if outcome.problem else None,
+            )
+            if outcome.state == "rejected":
+                await self._keep_rejected(message)
+            if request.outcome_to:
+                await self._site.connection.publish(request.outcome_to, encode(outcome))
         finally:
             await asyncio.wait({telling})
             telling.exception()  # or asyncio complains that nobody has looked at it
-        self._log.info(
-            "request done",
-            state=outcome.state,
-            computer=outcome.computer.name if outcome.computer else None,
-            jobs=len(outcome.jobs),
-            problem=outcome.problem.code if outcome.problem else None,
-        )
-        if outcome.state == "rejected":
-            await self._keep_rejected(message)
-        if request.outcome_to:
-            await self._site.connection.publish(request.outcome_to, encode(outcome))
         telling.result()
         await self._teller.ended(request, outcome, again=again)
         return None
