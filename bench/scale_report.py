@@ -88,8 +88,8 @@ def sites_table(estates: Sequence[Estate], reach: Reach) -> str:
     reached = "reached" if reach.holds(round(grown[worst], 3)) else "**not reached**"
     return "\n\n".join(
         (
-            f"The services of {IN_ONE} sites share a process; {RATE:g} journeys a second through "
-            "all sites together.",
+            f"The services of {IN_ONE} sites share a process; one journey in {1 / RATE:g} s "
+            "through each site.",
             table(_sites_rows(estates)),
             f"`sites_cost` = {grown[worst]:.3f}, to reach {reach}: {reached}. It is the cost that "
             f"grew most from {few.sites} sites to {most.sites}, here the {worst}. The others: "
