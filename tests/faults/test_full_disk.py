@@ -33,6 +33,21 @@ def visits(size: Size) -> list[Visit]:
     return [Visit(new_machine(number), DESKTOP, None) for number in range(size.machines // 2)]
 
 
+async def taken_until_refused(client: Asker, token: str) -> list[Visit]:
+    """Asks until the bus has no room for a request; those before that one.
+
+    A full disk still has room in the blocks that are begun, and what the bus gives up makes room.
+    """
+    taken: list[Visit] = []
+    async with asyncio.timeout(30):
+        while True:
+            visit = Visit(STAFF_0117, DESKTOP, None, "vanishes", sent=True)
+            asking = client.schedule(STAFF_0117, DESKTOP, request_id=visit.request_id, token=token)
+            if await problem_of(asking) == "overloaded":
+                return taken
+            taken.append(visit)
+
+
 async def fill(client: Asker) -> None:
     """Leaves no room in what JetStream may use."""
     stream = client.connection.jetstream()
@@ -59,12 +74,11 @@ async def test_without_room_nothing_is_accepted_and_with_room_again_everything_i
             going = asyncio.create_task(go(bus.url, name, coming, chance, progress))
             await progress.reached(chance.randrange(size.machines // 4, size.machines))
             await fill(site.client)
-            answer = await problem_of(site.client.schedule(STAFF_0117, DESKTOP, token=token))
+            coming += await taken_until_refused(site.client, token)
             await site.client.connection.jetstream().delete_stream(_BALLAST)
             await going
             await site.settled()
             await site.leave()
-            assert answer == "overloaded"
             await reckon(site, before, coming, every_visit_is_told=False)
     finally:
         bus.stop()
@@ -84,14 +98,13 @@ async def test_a_bus_whose_disk_was_full_goes_on_with_all_it_has_accepted_once_i
             going = asyncio.create_task(go(bus.url, name, coming, chance, progress))
             await progress.reached(chance.randrange(size.machines // 4, size.machines))
             disk.fill()
-            answer = await problem_of(site.client.schedule(STAFF_0117, DESKTOP, token=token))
+            coming += await taken_until_refused(site.client, token)
             disk.free()
             # The server uses its disk no more once that was full: whoever makes room restarts it.
             await site.restart_bus()
             await going
             await site.settled()
             await site.leave()
-            assert answer == "overloaded"
             await reckon(site, before, coming, every_visit_is_told=False)
     finally:
         bus.stop()
