@@ -77,6 +77,17 @@ class Connection(Client):
         with contextlib.suppress(OSError):
             await super().close()
 
+    async def answer(self, question: Msg, data: bytes, headers: dict[str, str] | None) -> None:
+        """Answers a question of the bus.
+
+        As `publish` does, but for a look at the subject, which would find nothing: the server wrote
+        it, and it was read from one line. The answer must not be larger than the bus carries.
+        """
+        if self.is_connected:
+            await self._send_publish(question.reply, "", data, len(data), headers)
+        else:
+            await self.publish(question.reply, data, headers=headers)
+
     async def _request_new_style(
         self,
         subject: str,

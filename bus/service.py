@@ -60,6 +60,10 @@ class Answer(Struct, frozen=True):
     data: bytes
     headers: dict[str, str]
 
+    def wire(self) -> tuple[bytes, dict[str, str]]:
+        """Body and headers."""
+        return self.data, self.headers
+
 
 Handler = Callable[[Asked, Caller], Awaitable[Answered | Answer | bytes]]
 """Answers a question of a caller; bytes are an answer on the wire."""
@@ -209,7 +213,7 @@ class Service:
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
                 return
-            await self._send(message.reply, *self._told(stats, message, began, answer))
+            await self._answer(stats, message, began, answer)
 
         self._receivers.append((subject, receive))
 
@@ -293,24 +297,22 @@ class Service:
         except Exception:  # noqa: BLE001 (whatever a handler raises, the caller gets a problem)
             self._log.exception("an endpoint failed", endpoint=stats.name)
             answer = _FAILED
-        await self._send(message.reply, *self._told(stats, message, began, answer))
+        await self._answer(stats, message, began, answer)
 
-    def _told(
+    async def _answer(
         self, stats: EndpointStats, message: Msg, began: int, answer: Answer | bytes | Problem
-    ) -> tuple[bytes, dict[str, str] | None]:
-        """The body and headers of an answer, which is counted and told of."""
+    ) -> None:
+        """Sends an answer, which is counted and told of."""
         took = time.perf_counter_ns() - began
-        code: str | None = None
-        headers: dict[str, str] | None = None
-        if isinstance(answer, bytes):
-            data = answer
-        elif isinstance(answer, Answer):
-            data, headers = answer.data, answer.headers
-        else:
+        data, headers = (answer, None) if isinstance(answer, bytes) else answer.wire()
+        if len(data) > self._connection.max_payload:
+            self._log.error("an answer is larger than the bus carries", size=len(data))
+            answer = _FAILED
             data, headers = answer.wire()
-            code = answer.code
+        code = None
+        if isinstance(answer, Problem):
+            code = stats.last_error = answer.code
             stats.num_errors += 1
-            stats.last_error = code
         stats.processing_time += took
         self._observe(stats.name, code, took / 1e9)
         # Asked first, since even a line that is dropped costs more than reading a question.
@@ -323,14 +325,8 @@ class Service:
                 size=len(data),
                 milliseconds=round(took / 1e6, 2),
             )
-        return data, headers
-
-    async def _send(self, to: str, data: bytes, headers: dict[str, str] | None) -> None:
         try:
-            await self._connection.publish(to, data, headers=headers)
-        except nats.errors.MaxPayloadError:
-            self._log.error("an answer is larger than the bus carries", size=len(data))
-            await self._send(to, *_FAILED.wire())
+            await self._connection.answer(message, data, headers)
         except nats.errors.Error as error:
             # The line is down: the caller asks again.
             self._log.warning("an answer could not be sent", error=type(error).__name__)

@@ -282,6 +282,7 @@ async def test_an_answer_larger_than_the_bus_carries_is_an_internal_error(tmp_pa
 
         async with _serving(connection, much):
             assert await _refused(connection, encode(say())) == "internal_error"
+            assert (await _stats(connection))["last_error"] == "internal_error"
         await connection.close()
     finally:
         server.stop()
