@@ -1,5 +1,6 @@
 """What every test can have: a bus of its own, a connection to it, and a domain controller."""
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -10,6 +11,10 @@ from tests.buses import BusServer
 from tests.samba import controller
 
 __all__ = ["controller"]
+
+# A shell lets what it starts in the background ignore Ctrl-C, and all that tests start would, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
