@@ -27,7 +27,7 @@ from bus.access import Rule, make_rule, rule_key
 from bus.connection import Connection, ask, connect
 from bus.machines import machine_key
 from bus.messages import Login, encode
-from express.tree import Folder
+from engine.tree import Folder
 from services.auth.accounts import Account, Accounts
 
 _TECHNICIANS: Final = 200

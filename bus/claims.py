@@ -148,9 +148,10 @@ class Presented(Struct, frozen=True):
 
 
 class Connecting(Struct, frozen=True):
-    """From where a client comes."""
+    """From where a client comes, and the number of its connection at the server."""
 
     host: str = ""
+    id: int = 0
 
 
 class Answering(Struct, frozen=True):

@@ -2,25 +2,44 @@
 
 import asyncio
 import contextlib
+import math
 import random
+import ssl
 from collections.abc import Awaitable, Callable
 from itertools import count
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import nats.errors
-from nats.aio.client import PING_PROTO, Client, Server
+from nats.aio.client import PING_PROTO, Client, Server, Srv
 from nats.aio.msg import Msg
+from nats.protocol.parser import STALE_CONNECTION
 
 from bus import subjects
 from bus.contract import Endpoint, FromMachine
+from bus.door import Door, addresses_in, boot_credential, distrust, refusal
+from bus.line import Line
 from bus.messages import encode
 from bus.problems import CODE_HEADER, from_wire
 
+if TYPE_CHECKING:
+    from bus.credentials import Credentials
+
 _FIRST_DELAY: Final = 0.1
 _LONGEST_DELAY: Final = 5.0
-_CONNECT_TIMEOUT: Final = 3
+_CONNECT_TIMEOUT: Final = 4
+"""Seconds for each step; a server asks the auth service for 3 at most."""
 _SILENCE: Final = 10
 """Seconds between pings; a server that misses two is taken for gone."""
+_SETTLED: Final = 10.0
+"""Seconds after which a connection counts as one that holds."""
+_IS_WEB: Final = frozenset({"ws", "wss"})
+_STAYS: Final = (
+    "permissions violation",
+    "maximum subscriptions exceeded",
+    "invalid subject",
+    "invalid publish subject",
+)
+"""What a server complains of without hanging up."""
 
 Asked = TypeVar("Asked", bound=FromMachine)
 Answered = TypeVar("Answered")
@@ -40,13 +59,52 @@ class Connection(Client):
     behind the buffer mends both. And it reads no more once the answer comes to a ping for which
     nobody waits any longer: a ``flush`` that was given up. And what it does beside publishing a
     question costs as much again as the question itself, half of it for names that nobody guesses.
+
+    Whatever a server says as it hangs up, this connection comes again: nats-py would end for good
+    when credentials expire. And it asks a server for encryption where the address does; nats-py
+    would leave that to the server.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, door: Door = Door()) -> None:
         super().__init__()
+        self.door: Final = door
+        self._shown: Credentials | None = None
         self._on_reconnect: list[Callable[[], None]] = []
         self._on_disconnect: list[Callable[[], None]] = []
         self._questions = count(1)
+        self._up_since = math.inf
+        self._thrown_out = 0
+
+    @property
+    def certificate_ends(self) -> float | None:
+        """When the server's certificate expires, in seconds since 1970; None without encryption."""
+        return self._transport.certificate_ends if isinstance(self._transport, Line) else None
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        """Asked for by nats-py for each line."""
+        return self.door.context()
+
+    def sign(self, nonce: str) -> bytes:
+        """Asked for by nats-py for each line, before the token."""
+        # Only here: a boot client starts without what signing needs.
+        from bus.credentials import read  # noqa: PLC0415
+
+        self._shown = read(self.door.credentials) if self.door.credentials else None
+        return self._shown.sign(nonce) if self._shown else b""
+
+    def token(self) -> bytes:
+        """Asked for by nats-py for each line."""
+        return self._shown.token.encode() if self._shown else b""
+
+    def password(self) -> str:
+        """Asked for by nats-py for each line."""
+        return boot_credential(self.door.boot.credential) if self.door.boot else ""
+
+    def next_server(self, pool: list[Server], _info: dict[str, object]) -> tuple[Server, float]:
+        """Asked for by nats-py when the connection is lost: whom to try, in how many seconds."""
+        server = min(pool, key=lambda each: each.reconnects)
+        return server, backoff(max(server.reconnects, self._thrown_out))
 
     def on_reconnect(self, action: Callable[[], None]) -> None:
         """Calls ``action`` whenever a lost connection is up again."""
@@ -56,13 +114,22 @@ class Connection(Client):
         """Calls ``action`` whenever the connection is lost."""
         self._on_disconnect.append(action)
 
+    def up(self) -> None:
+        """Told whenever it is up."""
+        self._up_since = asyncio.get_running_loop().time()
+
     async def reconnected(self) -> None:
         """Told by nats-py."""
+        self.up()
         for action in self._on_reconnect:
             action()
 
     async def disconnected(self) -> None:
         """Told by nats-py."""
+        # Whoever is thrown out as soon as it is in must not come back at once each time.
+        if asyncio.get_running_loop().time() - self._up_since >= _SETTLED:
+            self._thrown_out = 0
+        self._up_since = math.inf
         for action in self._on_disconnect:
             action()
 
@@ -118,6 +185,50 @@ class Connection(Client):
         await self._send_command(PING_PROTO)
         await self._flush_pending()
 
+    async def _connect_to_server(self, s: Srv) -> None:
+        if isinstance(self._transport, Line):
+            # Of an attempt before this one; nats-py would leave it open.
+            self._transport.abort()
+        if s.uri.scheme not in _IS_WEB:
+            self._transport = Line()
+        await super()._connect_to_server(s)
+
+    async def _process_connect_init(self) -> None:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            await super()._process_connect_init()
+        except ssl.SSLCertVerificationError as error:
+            raise distrust(error) from error
+        except nats.errors.Error as error:
+            raise refusal(str(error), self._shown, clock() - began) or error from None
+
+    def _connect_command(self) -> bytes:
+        if isinstance(self._transport, Line) and self._current_server:
+            scheme = self._current_server.uri.scheme
+            self.door.check_line(scheme, self._transport.peer, encrypted=self._transport.encrypted)
+        return super()._connect_command()
+
+    async def _process_err(self, err_msg: str) -> None:
+        if STALE_CONNECTION in err_msg:
+            await super()._process_err(err_msg)
+            return
+        error = refusal(err_msg, self._shown) or nats.errors.Error("nats: " + err_msg.strip("'"))
+        self._err = error
+        await self._error_cb(error)
+        if any(each in err_msg for each in _STAYS):
+            return
+        self._thrown_out += 1
+        await self._process_op_err(error)
+
+    async def _process_op_err(self, e: Exception) -> None:
+        task = self._reconnection_task
+        if self.is_connected and task and not task.done():
+            # Thrown out on the last step of coming back; nats-py would mistake one try for another.
+            task.cancel()
+            await asyncio.wait({task})
+        await super()._process_op_err(e)
+
     async def _process_pong(self) -> None:
         if self._pongs and self._pongs[0].done():
             self._pongs[0] = asyncio.get_running_loop().create_future()
@@ -144,6 +255,7 @@ async def connect(
     *,
     inbox: str | None = None,
     report: Report | None = None,
+    door: Door | None = None,
 ) -> Connection:
     """A connection to the bus; waits for the bus as long as it takes.
 
@@ -151,13 +263,20 @@ async def connect(
         server: one address or several, separated by commas.
         name: what the server's monitoring shows of us.
         inbox: the only prefix replies come to; a bus that trusts no client allows no other.
-        report: told of every error of the connection, failed attempts included.
+        report: told of every error of the connection, failed attempts included; a `DoorError`
+            says what keeps us out.
+        door: how we come in, where not everybody may.
+
+    Raises:
+        UnprotectedError: a secret would go in the clear to one of the addresses.
     """
-    addresses = [address.strip() for address in server.split(",") if address.strip()]
+    addresses = addresses_in(server)
+    door = door or Door()
+    door.check(addresses)
     heard = report or _unheard
     attempt = 0
     while True:
-        connection = Connection()
+        connection = Connection(door)
         try:
             await connection.connect(
                 addresses,
@@ -174,7 +293,11 @@ async def connect(
                 reconnect_time_wait=0,
                 # What is sent while the line is down fails at once instead of waiting unseen.
                 pending_size=-1,
-                reconnect_to_server_handler=_next_server,
+                reconnect_to_server_handler=connection.next_server,
+                signature_cb=connection.sign if door.credentials else None,
+                user_jwt_cb=connection.token if door.credentials else None,
+                user=door.boot.machine if door.boot else None,
+                password=connection.password if door.boot else None,
             )
         except (nats.errors.Error, OSError, TimeoutError) as error:
             task = asyncio.current_task()
@@ -186,6 +309,7 @@ async def connect(
             attempt += 1
         else:
             connection.options["max_reconnect_attempts"] = -1
+            connection.up()
             return connection
 
 
@@ -244,11 +368,6 @@ async def ask_reading(
         return read(reply)
     except ValueError as error:
         raise BusUnavailableError(f"{endpoint.service} gave an answer that is none") from error
-
-
-def _next_server(pool: list[Server], _info: dict[str, object]) -> tuple[Server, float]:
-    server = min(pool, key=lambda each: each.reconnects)
-    return server, backoff(server.reconnects)
 
 
 async def _unheard(_error: Exception) -> None:

@@ -43,6 +43,10 @@ _CANCEL_TIMEOUT: Final = 1.0
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
 _BACKLOG: Final = 65_536
+_ASTRAY: Final = "answer_astray"
+"""What statistics call a question whose answer would go elsewhere than to its machine."""
+_TOLD_EVERY: Final = 60.0
+"""Seconds between two lines about questions whose answers would go astray."""
 _OVERLOADED: Final = Problem("overloaded", details=Details(retry_after=RETRY_AFTER))
 _NOT_UNDERSTOOD: Final = Problem("bad_request")
 _OTHER_MACHINE: Final = Problem(
@@ -150,11 +154,14 @@ class Service:
         limit: int = LIMIT,
         detailed: Callable[[], bool] = lambda: False,
         observe: Observer = lambda _endpoint, _code, _seconds: None,
+        strict: bool = False,
     ) -> None:
         """Makes a copy that is not on the bus yet.
 
         ``limit`` bounds the questions answered side by side; while ``detailed`` says so, each
-        question is logged; ``observe`` is told of each one that has been answered.
+        question is logged; ``observe`` is told of each one that has been answered. With ``strict``
+        an answer goes to the inbox of the machine that asks, or nowhere: else whoever may ask could
+        have the service write to any subject that it may write to itself.
         """
         if not _NAME.match(name):
             raise ValueError(f"{name!r} is no service name (ADR-32: letters, digits, _ and -)")
@@ -167,6 +174,9 @@ class Service:
         self._limit = limit
         self._detailed = detailed
         self._observe = observe
+        self._strict = strict
+        self._astray = 0
+        self._astray_told_at = -_TOLD_EVERY
         self._started = datetime.now(UTC)
         self._stats: list[EndpointStats] = []
         self._receivers: list[tuple[str, Callable[[Msg], Coroutine[None, None, None]]]] = []
@@ -191,7 +201,8 @@ class Service:
         What ``at_once`` answers is not asked of ``handler``: a question for which nothing must be
         waited for costs a third without a task of its own.
         """
-        subject = subjects.endpoint(self._site, self._name, endpoint.verb)
+        subject = subjects.endpoint(endpoint.site or self._site, self._name, endpoint.verb)
+        strict = self._strict
         stats = EndpointStats(name=endpoint.verb, subject=subject, queue_group=self._name)
         self._stats.append(stats)
 
@@ -199,6 +210,9 @@ class Service:
             if not message.reply:
                 return
             stats.num_requests += 1
+            if strict and not message.reply.startswith(_inbox(message.subject)):
+                self._goes_astray(stats, message)
+                return
             began = time.perf_counter_ns()
             question = self._question(endpoint, message)
             if isinstance(question, Problem):
@@ -268,6 +282,21 @@ class Service:
         if machine != subjects.machine_of(message.subject):
             return _OTHER_MACHINE
         return asked, Caller(machine, message.headers)
+
+    def _goes_astray(self, stats: EndpointStats, message: Msg) -> None:
+        self._astray += 1
+        stats.num_errors += 1
+        stats.last_error = _ASTRAY
+        self._observe(stats.name, _ASTRAY, 0.0)
+        now = time.monotonic()
+        if now - self._astray_told_at >= _TOLD_EVERY:
+            self._astray_told_at = now
+            self._log.warning(
+                "a question asks for its answer to go elsewhere",
+                endpoint=stats.name,
+                machine=subjects.machine_of(message.subject),
+                so_far=self._astray,
+            )
 
     def _ready(
         self, at_once: AtOnce[Asked], question: tuple[Asked, Caller]
@@ -356,3 +385,8 @@ class Service:
             "version": self._version,
             "metadata": {"site": self._site, "contract": str(subjects.VERSION)},
         }
+
+
+def _inbox(subject: str) -> str:
+    """Where every reply subject of the machine begins that asks on this subject."""
+    return subjects.inbox(subjects.machine_of(subject)) + "."

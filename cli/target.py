@@ -1,15 +1,22 @@
-"""Which site a command talks to: as told, else by the environment, else the embedded one here."""
+"""Which site a command talks to: as told, else by the environment, else the embedded one here.
+
+And how it comes in there, by the same ways.
+"""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
 
+from bus.door import Door, UnprotectedError, addresses_in
 from bus.subjects import DEFAULT_SITE, valid_site
 from cli.embedded import running_site
 from cli.fail import WrongUseError
+
+OPERATOR: Final = "operator"
+"""Whose credentials all commands show but those that run a service."""
 
 
 @Parameter(name="*")
@@ -20,32 +27,43 @@ class Target:
     Parameters
     ----------
     server
-        The bus: nats://HOST:PORT, several separated by commas. Else IMAGEINVOKER_SERVER, else the
-        embedded site that runs on this machine.
+        The bus: nats://HOST:PORT, or tls://HOST:PORT where it is secured; several separated by
+        commas. Else IMAGEINVOKER_SERVER, else the embedded site that runs on this machine.
     site
         The site. Else IMAGEINVOKER_SITE, else the embedded one, else "main".
+    credentials
+        The .creds file that lets us in where not everybody may come; or a folder with one for each
+        program: menu.creds, auth.creds, scheduler.creds, monitor.creds, and operator.creds for all
+        other commands. Else IMAGEINVOKER_CREDENTIALS.
+    ca
+        A PEM file with the authority of the bus's certificates. Else IMAGEINVOKER_CA, else those
+        that this system trusts.
     """
 
     server: Annotated[str | None, Parameter(env_var="IMAGEINVOKER_SERVER")] = None
     site: Annotated[str | None, Parameter(env_var="IMAGEINVOKER_SITE")] = None
+    credentials: Annotated[Path | None, Parameter(env_var="IMAGEINVOKER_CREDENTIALS")] = None
+    ca: Annotated[Path | None, Parameter(env_var="IMAGEINVOKER_CA")] = None
 
 
 @dataclass(frozen=True)
 class Address:
-    """A site that was found."""
+    """A site that was found, and how to come in there."""
 
     server: str
     site: str
+    door: Door = field(default_factory=Door)
 
 
-def find(target: Target | None) -> Address:
-    """The site that is meant.
+def find(target: Target | None, program: str = OPERATOR) -> Address:
+    """The site that is meant, as ``program`` comes in there.
 
     Raises:
-        WrongUseError: no server is known, or the site's name is none.
+        WrongUseError: no server is known, the site's name is none, or the credentials would go over
+            the network in the clear.
     """
     told = target or Target()
-    server, site = told.server, told.site
+    server, site, door = told.server, told.site, _door(told, program)
     if server is None:
         running = running_site()
         if running is None:
@@ -53,11 +71,16 @@ def find(target: Target | None) -> Address:
                 "Which server? Give --server nats://HOST:PORT or set IMAGEINVOKER_SERVER, "
                 "or start an embedded site here: imageinvoker up"
             )
-        server, site = running.nats_url, site or running.site
+        # It trusts whoever is on this machine.
+        server, site, door = running.nats_url, site or running.site, Door()
     site = site or DEFAULT_SITE
     if not valid_site(site):
         raise WrongUseError(f"{site!r} is no site: 1 to 32 of a-z, 0-9 and -")
-    return Address(server, site)
+    try:
+        door.check(addresses_in(server))
+    except UnprotectedError as error:
+        raise WrongUseError(str(error)) from error
+    return Address(server, site, door)
 
 
 def database(file: Path | None, server: str | None = None) -> str:
@@ -79,6 +102,13 @@ def history(file: Path | None, server: str | None = None) -> str:
         WrongUseError: there is none.
     """
     return _told("history", file, server)
+
+
+def _door(told: Target, program: str) -> Door:
+    credentials = told.credentials
+    if credentials and credentials.is_dir():
+        credentials /= f"{program}.creds"
+    return Door(ca=told.ca, credentials=credentials)
 
 
 def _told(name: Literal["database", "history"], file: Path | None, server: str | None) -> str:

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 import pyodbc
 
-from bus.problems import Problem
+from engine.errors import EngineUnavailable
 from express.dialects import Dialect, dialect_of
 
 SQLITE_GATE: Final = threading.Lock()
@@ -28,12 +28,8 @@ _PSQLODBC: Final = {"UseServerSidePrepare": "0", "Protocol": "7.4-0"}
 _T = TypeVar("_T")
 
 
-class DatabaseUnavailable(Problem):
+class DatabaseUnavailable(EngineUnavailable):
     """The database did not answer in time, or not at all; ``reason`` is for the log."""
-
-    def __init__(self, reason: str, message: str | None = None) -> None:
-        super().__init__("deployment_server_unavailable", message)
-        self.reason = reason
 
 
 def sqlite_dsn(path: Path) -> str:

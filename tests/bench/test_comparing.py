@@ -18,7 +18,7 @@ from bench.site import MACHINE, Site, end, new_machine, protect, running_site
 from bench.trees import fill, large_tree
 from bus.connection import Connection, connect
 from bus.machines import machine_key
-from express.tree import Folder, Job
+from engine.tree import Folder, Job
 from tests.buses import BusServer
 from tests.site import eventually
 

@@ -16,8 +16,9 @@ import pyodbc
 import pytest
 
 from bus.problems import Problem
+from engine.protocol import Step
 from express.connection import DatabaseUnavailable, sqlite_dsn, tuned
-from express.database import Database, Step, Transaction, WriteConflict
+from express.database import Database, Transaction, WriteConflict
 from express.dialects import Column, Dialect
 from tests.buses import free_port
 from tests.databases import Held, PostgresServer, held, together

@@ -1,0 +1,370 @@
+"""Real servers with the configuration that was made for them: a hub, its sites, and strangers."""
+
+import asyncio
+import shutil
+import ssl
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from nats.aio.msg import Msg
+
+from bus import contract, hub, subjects
+from bus.buckets import prepare, prepare_hub
+from bus.connection import Connection, connect
+from bus.event_stream import read
+from bus.events import EventLog
+from bus.machines import machine_key
+from bus.sites import SiteStore
+from estate.folder import EstateFolder
+from estate.permissions import HUB, SERVICES
+from tests.estate.servers import (
+    HERE,
+    EstateServer,
+    add_site,
+    hub_servers,
+    new_estate,
+    place,
+    site_server,
+)
+from tests.site import STAFF_0117, eventually
+
+KEY = machine_key(STAFF_0117)
+
+
+@contextmanager
+def started(servers: Sequence[EstateServer]) -> Iterator[None]:
+    """The servers run."""
+    try:
+        for each in servers:
+            each.start()
+        yield
+    finally:
+        for each in servers:
+            each.stop()
+
+
+async def come_in(server: EstateServer, credentials: str, name: str) -> Connection:
+    """On the bus with credentials that were made for a server."""
+    return await asyncio.wait_for(connect(server.url, name, door=server.door(credentials)), 10)
+
+
+class TwoSites:
+    """An estate of a hub and two sites."""
+
+    def __init__(self, folder: Path, *, servers: int = 1) -> None:
+        self.estate: EstateFolder = new_estate(folder / "estate", hub=servers)
+        for name in ("campus", "lab"):
+            add_site(self.estate, name)
+        self.hub = hub_servers(self.estate)
+        self.campus = site_server(self.estate, "campus")
+        self.lab = site_server(self.estate, "lab")
+        self.all = (*self.hub, self.campus, self.lab)
+
+    async def lines(self, wanted: int = 2) -> None:
+        """Returns when so many sites have their line to the hub."""
+
+        async def up() -> int:
+            return sum(
+                len(found) if isinstance(found := each.monitoring("leafz")["leafs"], list) else 0
+                for each in self.hub
+            )
+
+        await eventually(up, lambda found: found == wanted, 20)
+
+
+@pytest.fixture
+async def two_sites(tmp_path: Path) -> AsyncIterator[TwoSites]:
+    """The estate runs, and all lines are up."""
+    estate = TwoSites(tmp_path)
+    with started(estate.all):
+        await estate.lines()
+        yield estate
+
+
+async def test_a_question_passes_from_the_hub_to_the_one_site_that_is_meant(
+    two_sites: TwoSites,
+) -> None:
+    heard: list[str] = []
+
+    async def answer(message: Msg) -> None:
+        heard.append(message.subject)
+        await message.respond(b"from campus")
+
+    async def overhear(message: Msg) -> None:
+        heard.append("lab overhears")
+
+    menu = await come_in(two_sites.campus, "menu", "menu-campus")
+    other = await come_in(two_sites.lab, "menu", "menu-lab")
+    operator = await come_in(two_sites.hub[0], "operator", "command")
+    try:
+        await menu.subscribe(subjects.endpoint("campus", "menu", "show"), "menu", cb=answer)
+        await other.subscribe(subjects.endpoint("lab", "menu", "*"), "menu", cb=overhear)
+        await menu.flush()
+        subject = subjects.endpoint("campus", "menu", "show", KEY)
+
+        async def ask() -> bytes:
+            try:
+                return (await operator.request(subject, b"", timeout=1)).data
+            except Exception as error:  # noqa: BLE001 (the interest is on its way)
+                return type(error).__name__.encode()
+
+        await eventually(ask, lambda found: found == b"from campus", 10)
+    finally:
+        for each in (menu, other, operator):
+            await each.close()
+    assert set(heard) == {subject}
+
+
+async def test_events_of_all_sites_reach_the_hub_and_its_registry_reaches_all_sites(
+    two_sites: TwoSites,
+) -> None:
+    collecting = await come_in(two_sites.hub[0], "monitor", "monitor-estate")
+    operator = await come_in(two_sites.hub[0], "operator", "command")
+    sites = {
+        "campus": await come_in(two_sites.campus, "menu", "menu-campus"),
+        "lab": await come_in(two_sites.lab, "menu", "menu-lab"),
+    }
+    try:
+        await prepare_hub(collecting.jetstream(), 1)
+        for name, connection in sites.items():
+            await prepare(connection.jetstream(), hub=hub.DOMAIN)
+            await EventLog(connection, name).record("menu_shown", machine=KEY, of=f"of {name}")
+        await hub.prepare(collecting.jetstream(), sites)
+
+        async def arrived() -> set[str]:
+            found = set()
+            for name in sites:
+                async for event in read(collecting, name):
+                    found.add(event.site)
+            return found
+
+        await eventually(arrived, lambda found: found == set(sites), 60)
+
+        # What the hub knows of the sites, each site knows as well.
+        for site in two_sites.estate.record.sites:
+            await (await SiteStore.open(operator)).write(site.entry)
+        at_campus = await come_in(two_sites.campus, "operator", "command")
+        try:
+            known = await SiteStore.open(at_campus)
+
+            async def names() -> list[str]:
+                return [each.name for each in await known.read()]
+
+            await eventually(names, lambda found: found == ["campus", "lab"], 60)
+        finally:
+            await at_campus.close()
+    finally:
+        for each in (collecting, operator, *sites.values()):
+            await each.close()
+    assert [each.violations() for each in two_sites.all] == [[], [], []]
+
+
+async def test_what_a_site_says_in_anothers_name_does_not_leave_it(two_sites: TwoSites) -> None:
+    heard: list[str] = []
+
+    async def hear(message: Msg) -> None:
+        heard.append(message.subject)
+
+    # Whoever has stolen all of a site may say what he likes there: as no service may.
+    thief = await _everything_at(two_sites, "lab")
+    menu = await come_in(two_sites.campus, "menu", "menu-campus")
+    operator = await come_in(two_sites.hub[0], "operator", "command")
+    try:
+        await menu.subscribe(subjects.endpoint("campus", "menu", "*"), cb=hear)
+        await operator.subscribe("_INBOX_command.mine", cb=hear)
+        await menu.flush()
+        await operator.flush()
+        for subject in (
+            subjects.endpoint("campus", "menu", "show", KEY),
+            subjects.event("campus", KEY, "menu_shown"),
+            subjects.request("campus", KEY),
+            "$JS.campus.API.STREAM.PURGE.IMAGING_EVENTS",
+            "$JS.hub.API.STREAM.DELETE.IMAGING_EVENTS",
+            f"$KV.{subjects.SITES}.estate.campus",
+            # The one that passes: it is an answer, as far as the hub can see.
+            "_INBOX_command.mine",
+        ):
+            await thief.publish(subject, b"")
+        await thief.flush()
+        await eventually(lambda: _said(heard), lambda found: "_INBOX_command.mine" in found, 10)
+    finally:
+        for each in (thief, menu, operator):
+            await each.close()
+    assert heard == ["_INBOX_command.mine"]
+
+
+async def test_a_site_works_on_while_the_hub_is_away(two_sites: TwoSites) -> None:
+    two_sites.hub[0].stop()
+    menu = await come_in(two_sites.campus, "menu", "menu-campus")
+    try:
+        await prepare(menu.jetstream(), hub=hub.DOMAIN)
+        await EventLog(menu, "campus").record("menu_shown", machine=KEY)
+    finally:
+        await menu.close()
+    two_sites.hub[0].start()
+    await two_sites.lines()
+
+
+async def test_a_hub_of_three_servers_stays_up_without_any_one_of_them(tmp_path: Path) -> None:
+    estate = TwoSites(tmp_path, servers=3)
+    with started(estate.all):
+        await estate.lines()
+        url = ",".join(each.url for each in estate.hub)
+        door = estate.hub[0].door("monitor")
+        monitor = await asyncio.wait_for(connect(url, "monitor-estate", door=door), 10)
+        try:
+
+            async def made() -> str:
+                try:
+                    await prepare_hub(monitor.jetstream(), 3)
+                except Exception as error:  # noqa: BLE001 (the cluster is still electing)
+                    return repr(error)
+                return ""
+
+            await eventually(made, lambda trouble: not trouble, 30)
+            bucket = await monitor.jetstream().key_value(subjects.LIVE)
+            for number, server in enumerate(estate.hub):
+                server.stop()
+
+                async def written(value: int = number) -> bool:
+                    try:
+                        await bucket.put("campus.m", str(value).encode())
+                    except Exception:  # noqa: BLE001 (whatever it is: it is tried again)
+                        return False
+                    return True
+
+                await eventually(written, bool, 30)
+                await estate.lines()
+                server.start()
+                await eventually(made, lambda trouble: not trouble, 30)
+        finally:
+            await monitor.close()
+
+
+async def test_a_sites_certificate_makes_nobody_a_server_of_the_hub(tmp_path: Path) -> None:
+    estate = TwoSites(tmp_path, servers=3)
+    thief = tmp_path / "thief"
+    real = estate.estate.record.hub.servers[2]
+    shutil.copytree(estate.hub[2].ready, thief)
+    for file in ("server.pem", "server.key"):
+        shutil.copy(estate.campus.ready / "tls" / file, thief / "tls" / file)
+    settings = thief / "nats.conf"
+    settings.write_text(settings.read_text().replace(real.place.folder, str(thief)))
+    posing = EstateServer(thief, real.place)
+    with started((*estate.hub[:2], posing)):
+
+        async def refused() -> int:
+            return estate.hub[0].log().count("tls: failed to verify certificate")
+
+        await eventually(refused, lambda times: times > 0, 20)
+        routes = estate.hub[0].monitoring("routez")["routes"]
+        assert isinstance(routes, list)
+        assert "hub-3" not in {each["remote_name"] for each in routes}
+
+
+async def test_renewing_interrupts_nobody_and_the_old_credentials_stay_good(
+    tmp_path: Path,
+) -> None:
+    estate = TwoSites(tmp_path)
+    campus = estate.campus
+    with started((campus,)):
+        before = tmp_path / "before.creds"
+        shutil.copy2(campus.ready / "creds" / "menu.creds", before)
+        menu = await come_in(campus, "menu", "menu-campus")
+        lost: list[bool] = []
+        menu.on_disconnect(lambda: lost.append(True))
+        shown = await _shown(campus)
+        estate.estate.renew(["campus"])
+        assert before.read_bytes() != (campus.ready / "creds" / "menu.creds").read_bytes()
+        campus.reload()
+        assert await _shown(campus) != shown
+        await menu.flush()
+        again = await come_in(campus, "menu", "menu-campus")
+        door = campus.door("menu")
+        old = await asyncio.wait_for(
+            connect(campus.url, "menu-campus", door=type(door)(door.ca, before)), 10
+        )
+        for each in (menu, again, old):
+            assert each.is_connected
+            await each.close()
+        assert lost == []
+
+
+@pytest.mark.parametrize("credential", [*SERVICES, "operator", "callout", "system"])
+async def test_revoked_credentials_are_refused_and_new_ones_take_their_place(
+    tmp_path: Path, credential: str
+) -> None:
+    estate = TwoSites(tmp_path)
+    campus = estate.campus
+    with started((campus,)):
+        door = campus.door(credential)
+        assert door.credentials
+        stolen = tmp_path / "stolen.creds"
+        shutil.copy2(door.credentials, stolen)
+        theirs = type(door)(door.ca, stolen)
+        thief = await asyncio.wait_for(connect(campus.url, "thief", door=theirs), 10)
+        ended = asyncio.Event()
+        thief.on_disconnect(ended.set)
+        estate.estate.revoke("campus", credential)
+        campus.reload()
+        await asyncio.wait_for(ended.wait(), 10)
+        await thief.close()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(connect(campus.url, "thief", door=theirs), 1)
+        ours = await come_in(campus, credential, credential)
+        await ours.close()
+
+
+async def test_the_line_of_a_site_is_cut_when_its_leaf_credentials_are_revoked(
+    two_sites: TwoSites, tmp_path: Path
+) -> None:
+    stolen = tmp_path / "leaf.creds"
+    leaf = two_sites.campus.ready / "creds" / "leaf.creds"
+    shutil.copy2(leaf, stolen)
+    two_sites.estate.revoke("campus", "leaf")
+    ours = leaf.read_bytes()
+    shutil.copy2(stolen, leaf)
+    two_sites.hub[0].reload()
+    await two_sites.lines(1)
+    # The new ones are taken at the next try, without a word to the site's server.
+    leaf.write_bytes(ours)
+    await two_sites.lines(2)
+
+
+async def _everything_at(estate: TwoSites, site: str) -> Connection:
+    """Somebody with the key of a site's account, who can allow himself everything there."""
+    from bus import credentials
+    from bus.claims import User, sign
+    from bus.credentials import Credentials
+    from bus.door import Door
+    from bus.nkeys import KeyPair
+    from estate.keyring import Keyring
+
+    account = Keyring(estate.estate.folder / "keys").site(site).account
+    own = KeyPair.generate("user")
+    body = User(version=2, subs=-1, payload=-1, data=-1)
+    file = estate.estate.folder / "thief.creds"
+    credentials.write(file, Credentials.of(sign(account, own.public, body, name="thief"), own))
+    server = estate.lab if site == "lab" else estate.campus
+    door = Door(ca=server.ready / "tls" / "ca.pem", credentials=file)
+    return await asyncio.wait_for(connect(server.url, "thief", door=door), 10)
+
+
+async def _said(heard: list[str]) -> list[str]:
+    return list(heard)
+
+
+async def _shown(server: EstateServer) -> bytes:
+    """The certificate that a server shows."""
+    trusting = ssl.create_default_context(cafile=server.ready / "tls" / "ca.pem")
+    reader, writer = await asyncio.open_connection(HERE, server.port)
+    try:
+        await reader.readline()
+        await writer.start_tls(trusting, server_hostname=HERE)
+        shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        assert isinstance(shown, bytes)
+        return shown
+    finally:
+        writer.close()
