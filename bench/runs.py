@@ -19,6 +19,7 @@ from bench import (
     service_memory,
     show_rate,
     show_rights,
+    show_secured,
     storm,
     welcome_computers,
 )
@@ -30,6 +31,7 @@ def runs(machines: int = storm.MACHINES, report: Path | None = None) -> tuple[Ru
     return (
         show_rate.RUN,
         show_rights.RUN,
+        show_secured.RUN,
         cold_visit.RUN,
         welcome_computers.ON_POSTGRES,
         welcome_computers.ON_SQLITE,

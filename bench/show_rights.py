@@ -127,7 +127,7 @@ async def _menus(connection: Connection, site: Site, tokens: Sequence[str]) -> l
     before: list[Exchange] = []
     while time.monotonic() < give_up:
         now = [
-            await show(connection, site, new_machine(number), token)
+            await show(connection, site.name, new_machine(number), token)
             for number, token in enumerate(tokens)
         ]
         if now == before:

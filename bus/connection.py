@@ -16,7 +16,7 @@ from nats.protocol.parser import STALE_CONNECTION
 
 from bus import subjects
 from bus.contract import Endpoint, FromMachine
-from bus.door import Door, addresses_in, boot_credential, distrust, refusal
+from bus.door import Door, DoorError, addresses_in, boot_credential, distrust, refusal
 from bus.line import Line
 from bus.messages import encode
 from bus.problems import CODE_HEADER, from_wire
@@ -144,6 +144,11 @@ class Connection(Client):
         with contextlib.suppress(OSError):
             await super().close()
 
+    def give_up(self) -> None:
+        """Ends the line of a connection that was not made."""
+        if isinstance(self._transport, Line):
+            self._transport.abort()
+
     async def answer(self, question: Msg, data: bytes, headers: dict[str, str] | None) -> None:
         """Answers a question of the bus.
 
@@ -186,9 +191,8 @@ class Connection(Client):
         await self._flush_pending()
 
     async def _connect_to_server(self, s: Srv) -> None:
-        if isinstance(self._transport, Line):
-            # Of an attempt before this one; nats-py would leave it open.
-            self._transport.abort()
+        # Of an attempt before this one; nats-py would leave its line open.
+        self.give_up()
         if s.uri.scheme not in _IS_WEB:
             self._transport = Line()
         await super()._connect_to_server(s)
@@ -200,6 +204,8 @@ class Connection(Client):
             await super()._process_connect_init()
         except ssl.SSLCertVerificationError as error:
             raise distrust(error) from error
+        except DoorError:
+            raise
         except nats.errors.Error as error:
             raise refusal(str(error), self._shown, clock() - began) or error from None
 
@@ -299,15 +305,20 @@ async def connect(
                 user=door.boot.machine if door.boot else None,
                 password=connection.password if door.boot else None,
             )
+        except asyncio.CancelledError:
+            connection.give_up()
+            raise
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            task = asyncio.current_task()
-            if task and task.cancelling():
-                # Python 3.11's wait_for, within nats-py, prefers the error to the cancellation.
+            connection.give_up()
+            if _called_off():
                 raise asyncio.CancelledError from error
             await heard(error)
             await asyncio.sleep(backoff(attempt))
             attempt += 1
         else:
+            if _called_off():
+                await connection.close()
+                raise asyncio.CancelledError
             connection.options["max_reconnect_attempts"] = -1
             connection.up()
             return connection
@@ -368,6 +379,12 @@ async def ask_reading(
         return read(reply)
     except ValueError as error:
         raise BusUnavailableError(f"{endpoint.service} gave an answer that is none") from error
+
+
+def _called_off() -> bool:
+    """Whether this task was cancelled: Python 3.11's wait_for, within nats-py, may forget it."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _unheard(_error: Exception) -> None:

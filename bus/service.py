@@ -43,6 +43,7 @@ _CANCEL_TIMEOUT: Final = 1.0
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
 _BACKLOG: Final = 65_536
+_INBOX: Final = subjects.inbox("")
 _ASTRAY: Final = "answer_astray"
 """What statistics call a question whose answer would go elsewhere than to its machine."""
 _TOLD_EVERY: Final = 60.0
@@ -202,7 +203,7 @@ class Service:
         waited for costs a third without a task of its own.
         """
         subject = subjects.endpoint(endpoint.site or self._site, self._name, endpoint.verb)
-        strict = self._strict
+        strict, place = self._strict, len(subject) - 1
         stats = EndpointStats(name=endpoint.verb, subject=subject, queue_group=self._name)
         self._stats.append(stats)
 
@@ -210,7 +211,8 @@ class Service:
             if not message.reply:
                 return
             stats.num_requests += 1
-            if strict and not message.reply.startswith(_inbox(message.subject)):
+            # Whoever asks on another machine's subject is the bus's affair; this one is ours.
+            if strict and not message.reply.startswith(f"{_INBOX}{message.subject[place:]}."):
                 self._goes_astray(stats, message)
                 return
             began = time.perf_counter_ns()
@@ -385,8 +387,3 @@ class Service:
             "version": self._version,
             "metadata": {"site": self._site, "contract": str(subjects.VERSION)},
         }
-
-
-def _inbox(subject: str) -> str:
-    """Where every reply subject of the machine begins that asks on this subject."""
-    return subjects.inbox(subjects.machine_of(subject)) + "."

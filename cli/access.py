@@ -56,8 +56,9 @@ def list_(
     Parameters
     ----------
     database_file
-        A file with the ODBC connection string of the deployment server's database, which knows the
-        names of folders and jobs. Else IMAGEINVOKER_DATABASE, else the embedded site's.
+        A file with the address of the deployment server, such as its database's ODBC connection
+        string, which knows the names of folders and jobs. Else IMAGEINVOKER_DATABASE, else the
+        embedded site's.
     json
         For programs: a list of rules.
     """
@@ -109,8 +110,9 @@ def allow(
         Who, as user:NAME or group:NAME, one or several; then what: job:ID, folder:ID, the path of a
         folder (Deploy/Staff), which stands for all below it, or all.
     database_file
-        A file with the ODBC connection string of the deployment server's database, where the path
-        or id is looked up. Else IMAGEINVOKER_DATABASE, else the embedded site's.
+        A file with the address of the deployment server, such as its database's ODBC connection
+        string, where the path or id is looked up. Else IMAGEINVOKER_DATABASE, else the embedded
+        site's.
     json
         For programs: a list of the rules.
     """
@@ -134,8 +136,9 @@ def deny(
         Who, as user:NAME or group:NAME, one or several; then what: job:ID, folder:ID, the path of a
         folder (Deploy/Staff), which stands for all below it, or all.
     database_file
-        A file with the ODBC connection string of the deployment server's database, where the path
-        or id is looked up. Else IMAGEINVOKER_DATABASE, else the embedded site's.
+        A file with the address of the deployment server, such as its database's ODBC connection
+        string, where the path or id is looked up. Else IMAGEINVOKER_DATABASE, else the embedded
+        site's.
     json
         For programs: a list of the rules.
     """
@@ -156,8 +159,8 @@ def remove(
         Who, as user:NAME or group:NAME, one or several; then what, as the list of rules shows it,
         or the path of a folder.
     database_file
-        A file with the ODBC connection string of the deployment server's database, where a path is
-        looked up. Else IMAGEINVOKER_DATABASE, else the embedded site's.
+        A file with the address of the deployment server, such as its database's ODBC connection
+        string, where a path is looked up. Else IMAGEINVOKER_DATABASE, else the embedded site's.
     """
     who, told = _who_and_what(who_and_what, "remove")
     address = find(target)
@@ -216,8 +219,8 @@ def explain(
     protection
         Whether it is an account of the site (server) or of the domain. Else as the site has it.
     database_file
-        A file with the ODBC connection string of the deployment server's database. Else
-        IMAGEINVOKER_DATABASE, else the embedded site's.
+        A file with the address of the deployment server, such as its database's ODBC connection
+        string. Else IMAGEINVOKER_DATABASE, else the embedded site's.
     json
         For programs: an object with an entry for each item.
     """

@@ -42,8 +42,9 @@ class Target:
 
     server: Annotated[str | None, Parameter(env_var="IMAGEINVOKER_SERVER")] = None
     site: Annotated[str | None, Parameter(env_var="IMAGEINVOKER_SITE")] = None
-    credentials: Annotated[Path | None, Parameter(env_var="IMAGEINVOKER_CREDENTIALS")] = None
-    ca: Annotated[Path | None, Parameter(env_var="IMAGEINVOKER_CA")] = None
+    # No paths yet: an empty variable says nothing, and would be the folder one is in.
+    credentials: Annotated[str | None, Parameter(env_var="IMAGEINVOKER_CREDENTIALS")] = None
+    ca: Annotated[str | None, Parameter(env_var="IMAGEINVOKER_CA")] = None
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,10 @@ def history(file: Path | None, server: str | None = None) -> str:
 
 
 def _door(told: Target, program: str) -> Door:
-    credentials = told.credentials
+    credentials = Path(told.credentials) if told.credentials else None
     if credentials and credentials.is_dir():
         credentials /= f"{program}.creds"
-    return Door(ca=told.ca, credentials=credentials)
+    return Door(ca=Path(told.ca) if told.ca else None, credentials=credentials)
 
 
 def _told(name: Literal["database", "history"], file: Path | None, server: str | None) -> str:

@@ -6,7 +6,7 @@ come. Everything else is the same on each of them and stands elsewhere: the rule
 (`engine/tree.py`), of rights (`engine/rights.py`), of matching (`engine/matching.py`) and of orders
 (`engine/orders.py`), which an engine uses, and the bus, of which it knows nothing.
 
-All methods may be called many at once, of several copies of a service too, and each is cancelled
+All methods may be called many at once, also by several copies of a service, and each is cancelled
 when nobody waits for its answer any more. Whoever has many questions at once asks them all at once:
 to share a transaction or a call among them is the engine's own affair. Unless something else is
 said, a method raises `EngineUnavailable` when the deployment server does not answer; it has

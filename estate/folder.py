@@ -123,6 +123,8 @@ class EstateFolder:
             raise BadAddressError(
                 "A hub has one server or three: with two, the loss of either would stop it."
             )
+        for server in hub:
+            _require_place(server.place)
         if (folder / _RECORD).exists():
             return cls._same(folder, name, tuple(hub)), False
         if folder.exists() and any(folder.iterdir()):
@@ -326,8 +328,7 @@ class EstateFolder:
             )
         if not site.addresses:
             raise BadAddressError("At which address is the site's bus reached? --address HOST")
-        if not 0 < wish.place.port < 65536:
-            raise BadAddressError(f"{wish.place.port} is no port: 1 to 65535")
+        _require_place(wish.place)
         for other in self.record.sites:
             if other.name != site.name:
                 _require_apart(site, other, nested=nested)
@@ -453,6 +454,16 @@ def _require_apart(site: Site, other: Site, *, nested: bool) -> None:
                     f"The subnet {own} overlaps {theirs} of site {other.name!r}. Give another, or "
                     "say --nested: then a machine is at the site with the smaller one."
                 )
+
+
+def _require_place(place: Place) -> None:
+    if not 0 < place.port < 65536:
+        raise BadAddressError(f"{place.port} is no port: 1 to 65535")
+    for path in (place.folder, place.store):
+        if not path.startswith("/") or not path.isprintable() or ".." in path.split("/"):
+            raise BadAddressError(
+                f"{path!r} is no folder on a server: say all of its path, as in /etc/imageinvoker"
+            )
 
 
 def _require_image(image: str) -> None:

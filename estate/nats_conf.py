@@ -66,7 +66,6 @@ _LIMITS: Final = """\
 max_payload: 1MB
 max_connections: {connections}
 max_pending: 16MB
-max_subscriptions: {subscriptions}
 # A client that does not read for so long is dropped.
 write_deadline: "10s"
 ping_interval: "20s"
@@ -87,7 +86,7 @@ jetstream {{
 }}"""
 
 _TRUST: Final = """\
-# Only users of these accounts come in, each allowed what is signed into its credentials.
+# Only users of these accounts come in; what each may do is signed into the accounts.
 operator: {operator}
 system_account: {system}
 resolver: MEMORY
@@ -218,7 +217,7 @@ def _common(
             accounts="\n".join(f"  {key}: {token}" for key, token in trust.accounts.items()),
         ),
         _STREAMS.format(store=_quoted(place.store), domain=_quoted(domain)),
-        _LIMITS.format(connections=connections, subscriptions=100_000),
+        _LIMITS.format(connections=connections),
     )
 
 

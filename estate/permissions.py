@@ -5,8 +5,8 @@ nobody is allowed here, nobody can do: no stream or bucket can be deleted, no ot
 can be read, and only the system's own account sees ``$SYS``.
 
 An answer goes to whatever subject a question names. So a service may publish to it once, within
-`_ANSWERED_WITHIN`, because it was asked (``resp``), and looks itself whether that is the inbox of
-the machine that asks (``bus/service.py``).
+seconds, because it was asked (``resp``), and looks itself whether that is the inbox of the machine
+that asks (``bus/service.py``).
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from typing import Final, Literal, get_args
 
 from msgspec import Struct
 
-from bus import subjects
+from bus import hub, subjects
 from bus.claims import NO_LIMIT, ConnectionType, Permissions, Responses, Subjects
 from bus.events import Kind
 
@@ -28,8 +28,8 @@ HubHolder = Literal["monitor", "operator"]
 SERVICES: Final[tuple[Service, ...]] = get_args(Service)
 HOLDERS: Final[tuple[Holder, ...]] = (*SERVICES, "operator")
 HUB_HOLDERS: Final[tuple[HubHolder, ...]] = get_args(HubHolder)
-HUB: Final = "hub"
-"""Stands where a site would for what is the hub's own: its domain, and its services."""
+HUB: Final = hub.DOMAIN
+"""Stands where a site would for what is the hub's own."""
 
 BOOT_PAYLOAD: Final = 32 * 1024
 """Bytes of a message that a boot client publishes, at most."""
@@ -38,6 +38,9 @@ BOOT_SUBSCRIPTIONS: Final = 10
 _SUBSCRIPTIONS: Final = 1_000
 _ANSWERED_WITHIN: Final = 30
 """Seconds in which a question is answered; a service that leaves takes twenty for it."""
+_TOLD_WITHIN: Final = 2
+"""Seconds in which one tells that it is there, who is asked nothing else. A server remembers each
+message for so long, since it might be a question; the monitor is sent every event."""
 _NANOSECONDS: Final = 1_000_000_000
 
 _COMMANDS: Final = ("command", "doctor")
@@ -115,13 +118,14 @@ def of(site: str, holder: Holder) -> Permissions:
             rights = _monitor(site)
         case "operator":
             return _permissions(_operator(site))
-    return _permissions(rights + _service(site, holder) + _tells(site, holder), answers=True)
+    within = _TOLD_WITHIN if holder == "monitor" else _ANSWERED_WITHIN
+    return _permissions(rights + _service(site, holder) + _tells(site, holder), answers=within)
 
 
 def of_hub(holder: HubHolder) -> Permissions:
     """What a credential of the hub's account is allowed."""
     if holder == "monitor":
-        return _permissions(_hub_monitor(), answers=True)
+        return _permissions(_hub_monitor(), answers=_TOLD_WITHIN)
     return _permissions(_hub_operator())
 
 
@@ -164,7 +168,7 @@ def callout(site: str) -> Permissions:
         publish=(admitted,),
         subscribe=(subjects.CALLOUT, admitted, _inbox(f"callout-{site}")),
     )
-    return _permissions(rights, answers=True)
+    return _permissions(rights, answers=_ANSWERED_WITHIN)
 
 
 def system(site: str, account: str) -> Permissions:
@@ -458,7 +462,7 @@ def _acknowledged(site: str, stream: str, consumer: str) -> tuple[str, ...]:
 
 
 def _permissions(
-    rights: Rights, *, answers: bool = False, by: tuple[ConnectionType, ...] = ("STANDARD",)
+    rights: Rights, *, answers: int = 0, by: tuple[ConnectionType, ...] = ("STANDARD",)
 ) -> Permissions:
     return Permissions(
         pub=_only(rights.publish),
@@ -466,7 +470,7 @@ def _permissions(
         subs=_SUBSCRIPTIONS,
         payload=NO_LIMIT,
         data=NO_LIMIT,
-        resp=Responses(max=1, ttl=_ANSWERED_WITHIN * _NANOSECONDS) if answers else None,
+        resp=Responses(max=1, ttl=answers * _NANOSECONDS) if answers else None,
         allowed_connection_types=by,
     )
 

@@ -165,6 +165,13 @@ class SecuredServer(BusServer):
         self._limits = limits
         self._more = more
         self._revoked: dict[str, int] = {}
+        # Signed once: a server that runs takes no other operator, and no other sentinel.
+        operator = Operator(version=VERSION, system_account=self.system.public)
+        self._operator_token = sign(self.operator, self.operator.public, operator, name="estate")
+        nothing = Subjects(deny=(">",))
+        nobody = _user(pub=nothing, sub=nothing, bearer_token=True)
+        sentinel = KeyPair.generate("user").public
+        self._sentinel_token = sign(self.auth, sentinel, nobody, name="sentinel")
         self.ca.write_bytes(self.authority.pem)
         self.certify(certificate or self.authority.issue())
         self.configure()
@@ -181,14 +188,10 @@ class SecuredServer(BusServer):
 
     def configure(self) -> None:
         """Writes its settings, which it takes when it starts or reads them."""
-        operator = Operator(version=VERSION, system_account=self.system.public)
-        sentinel = KeyPair.generate("user")
-        nothing = Subjects(deny=(">",))
-        nobody = _user(pub=nothing, sub=nothing, bearer_token=True)
         settings = [
             f'listen: "127.0.0.1:{self.port}"',
             f"server_name: {self.site}",
-            f"operator: {sign(self.operator, self.operator.public, operator, name='estate')}",
+            f"operator: {self._operator_token}",
             f"system_account: {self.system.public}",
             "resolver: MEMORY",
             "resolver_preload {",
@@ -198,8 +201,7 @@ class SecuredServer(BusServer):
             self._more,
         ]
         if self._with_callout:
-            token = sign(self.auth, sentinel.public, nobody, name="sentinel")
-            settings.append(f"default_sentinel: {token}")
+            settings.append(f"default_sentinel: {self._sentinel_token}")
         if self._tls:
             files = self.folder / "server.pem", self.folder / "server.key"
             settings.append(f'tls {{ cert_file: "{files[0]}", key_file: "{files[1]}" }}')

@@ -113,9 +113,9 @@ def test_what_is_counted_is_what_a_plain_list_of_all_lines_says(
         assert len(presences) == len(here)
         of_image = Counter(images.values())
         waiting = Counter(f"m{each.number % 3}" for each in awaited)
-        for each in range(3):
-            room = of_image[f"i{each}"] < 3 and waiting[f"m{each}"] < 2
-            assert presences.has_room(f"m{each}", f"i{each}") == room
+        for which in range(3):
+            room = of_image[f"i{which}"] < 3 and waiting[f"m{which}"] < 2
+            assert presences.has_room(f"m{which}", f"i{which}") == room
 
 
 def test_a_connection_of_an_unknown_image_ends_if_it_is_older_than_a_revocation() -> None:

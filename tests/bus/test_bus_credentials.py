@@ -4,6 +4,7 @@ import base64
 import os
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,7 @@ def _other_token() -> str:
     return sign(ACCOUNT, KeyPair.generate("user").public, BODY)
 
 
-BROKEN = {
+BROKEN: dict[str, Callable[[str], str]] = {
     "empty": lambda text: "",
     "half": lambda text: text[: len(text) // 2],
     "without a seed": lambda text: text.replace(KEY.seed, ""),

@@ -20,6 +20,7 @@ from bus.machines import machine_key
 from bus.messages import Login
 from bus.presence import wait_for_services
 from cli.expiries import soon
+from tests.buses import BusServer
 from tests.echo import MACHINE, until
 from tests.secured import DAY, Authority, SecuredServer
 
@@ -29,7 +30,9 @@ KEY = machine_key(MACHINE)
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[SecuredServer]:
-    server = SecuredServer(tmp_path)
+    folder = tmp_path / "secured"
+    folder.mkdir()
+    server = SecuredServer(folder)
     server.start()
     yield server
     server.stop()
@@ -139,6 +142,13 @@ def test_commands_come_in_as_the_operator(server: SecuredServer) -> None:
         IMAGEINVOKER_CA="/nothing", IMAGEINVOKER_CREDENTIALS="/nothing",
     )  # fmt: skip
     assert "nats-server 2." in by_option.stdout
+
+
+def test_an_empty_variable_says_nothing(bus: BusServer, server: SecuredServer) -> None:
+    empty = {"IMAGEINVOKER_CREDENTIALS": "", "IMAGEINVOKER_CA": ""}
+    assert any(
+        "nats-server" in text for text in found(server, IMAGEINVOKER_SERVER=bus.url, **empty)
+    )
 
 
 def test_the_doctor_names_what_keeps_it_out_and_the_cure(

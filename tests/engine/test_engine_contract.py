@@ -141,7 +141,7 @@ async def test_the_tree_is_told_so_that_its_items_and_folders_are_known(engine: 
 async def test_jobs_that_rules_name_are_told_too_so_that_rights_are_known(engine: Engine) -> None:
     found = await tree(engine, Wanted(TAG, frozenset({103, 999_999})))
     assert found.job_count(10) == 2
-    rights = Rights(whole=True, jobs=((103, False),))
+    rights = Rights(whole=True, jobs=frozenset({(103, False)}))
     allowed = Permissions(found, rights)
     assert {item.id for item in found.items() if allowed.permits_item(item)} == {MEMORY}
 
@@ -226,7 +226,7 @@ async def test_of_two_computers_that_match_alike_none_is_guessed(
     ids = [ground.add_computer(name, Machine(serial=PC.serial)) for name in ("ONE", "TWO")]
     with refused("ambiguous_machine") as problems:
         await engine.find(Identity(serial=PC.serial))
-    assert [each.id for each in problems[0].details.computers] == ids
+    assert [each.id for each in problems[0].details.computers or ()] == ids
 
 
 async def test_an_address_that_stands_at_two_computers_tells_no_machine(
@@ -277,7 +277,7 @@ async def test_each_reason_to_refuse_a_wish_is_told_by_its_code_and_writes_nothi
         ],
         "forbidden": [
             order(PC, MEMORY, rights=Rights()), order(PC, MEMORY, "NEW-NAME", options=fixed),
-            order(PC, OFFICE, rights=Rights(whole=True, jobs=((103, False),))),
+            order(PC, OFFICE, rights=Rights(whole=True, jobs=frozenset({(103, False)}))),
         ],
         "bad_name": [order(PC, MEMORY, "-"), order(new_machine(2), MEMORY, "N" * 16)],
         "name_taken": [
@@ -427,7 +427,7 @@ async def test_many_orders_at_once_come_each_to_its_own_end(engine: Engine, grou
         problem = ends[each.wish.request_id]
         assert isinstance(problem, Problem)
         assert problem.code == "name_taken"
-        assert [owner.id for owner in problem.details.computers] == [taken]
+        assert [owner.id for owner in problem.details.computers or ()] == [taken]
     computers = []
     for each in good:
         outcome = ends[each.wish.request_id]
@@ -472,6 +472,29 @@ async def test_who_gives_up_leaves_an_order_that_is_done_wholly_or_not_at_all(
     assert outcome.computer is not None
     assert list(ground.names()) == [outcome.computer.id]
     assert ground.pending(outcome.computer.id) == OFFICE_JOBS
+
+
+@pytest.mark.usefixtures("jobs")
+async def test_nobody_sees_an_order_that_is_done_in_part(engine: Engine, ground: Ground) -> None:
+    whole: set[int] = set()
+
+    def look() -> None:
+        for computer in ground.names().keys() - whole:
+            assert ground.pending(computer) == OFFICE_JOBS
+            whole.add(computer)
+
+    async def carry(numbers: range) -> None:
+        for number in numbers:
+            await carried(engine, order(new_machine(number)))
+
+    carrying = asyncio.gather(*(carry(range(start, 60, 4)) for start in range(4)))
+    try:
+        while not carrying.done():
+            await asyncio.to_thread(look)
+    finally:
+        await carrying
+    await asyncio.to_thread(look)
+    assert len(whole) == 60
 
 
 @pytest.mark.usefixtures("jobs")

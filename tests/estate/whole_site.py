@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -109,12 +109,18 @@ class WholeSite:
         logs = sorted(self._scratch.glob("*.log"))
         return "\n".join(each.read_text()[-3000:] for each in logs) + self.server.log()[-3000:]
 
-    async def type(self, *arguments: str, typed: str = "", status: int = 0) -> str:
+    async def type(
+        self,
+        *arguments: str,
+        typed: str = "",
+        status: int = 0,
+        more: Mapping[str, str] | None = None,
+    ) -> str:
         """Types a command as the operator; what it said."""
         done = await asyncio.to_thread(
             subprocess.run,
             [*COMMAND, *arguments],
-            env=self.environment,
+            env=self.environment | dict(more or {}),
             input=typed,
             capture_output=True,
             text=True,
@@ -140,11 +146,11 @@ class WholeSite:
             await process.wait()
 
     @asynccontextmanager
-    async def machine(self, machine: Machine) -> AsyncIterator[Asker]:
+    async def machine(self, machine: Machine, within: float = 20) -> AsyncIterator[Asker]:
         """A machine that has booted the image."""
         key = machine_key(machine)
         door = Door(ca=self.server.ready / "tls" / "ca.pem", boot=BootLogin(key, self.image))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(within):
             connection = await connect(
                 self.server.url, "client", inbox=subjects.inbox(key), door=door
             )

@@ -164,7 +164,7 @@ class TinyEngine:
             for each in computers
             if each.name.casefold() == made.name.casefold()
         ]
-        allowed = free(made, [])
+        allowed = free(made, owners)
         if isinstance(allowed, Problem):
             raise allowed
         return allowed
