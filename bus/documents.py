@@ -202,6 +202,11 @@ _BUCKETS: Final[Json] = {
         "key": f"{subjects.ESTATE}.<site>",
         "description": "The sites of the estate, with their servers and subnets, as JSON.",
     },
+    subjects.ESTATE_OPTIONS: {
+        "key": f"{subjects.ESTATE}.default.<option>, {subjects.ESTATE}.enforced.<option>",
+        "description": "The options of all sites as JSON: those that hold where a site has none "
+        "of its own, and those that hold whatever it has.",
+    },
 }
 
 

@@ -38,6 +38,8 @@ RETRY_AFTER: Final = 0.5
 """Seconds after which a caller that was turned away should ask again."""
 LEAVE_TIMEOUT: Final = 20.0
 """Seconds that running questions get to end when the service leaves."""
+LARGEST: Final = 64 * 1024
+"""Bytes of a question: the bus's own limit is made for answers, which may be much larger."""
 _CANCEL_TIMEOUT: Final = 1.0
 """Seconds that a refused question gets to clean up."""
 
@@ -274,6 +276,8 @@ class Service:
         self, endpoint: Endpoint[Asked, Answered], message: Msg
     ) -> tuple[Asked, Caller] | Problem:
         """What is asked and by whom, or why that is no question."""
+        if len(message.data) > LARGEST:
+            return _NOT_UNDERSTOOD
         try:
             asked = endpoint.asked_decoder.decode(message.data)
             machine = machine_key(asked.machine)

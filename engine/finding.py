@@ -24,11 +24,14 @@ class EngineError(ValueError):
 
 
 class Found(Struct, frozen=True):
-    """An engine that is installed, and the address of a deployment server."""
+    """An engine that is installed, and the address of a deployment server, which is never shown."""
 
     name: str
     address: str
     make: Make
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
 
     def open(self, site: str, observe: Observer = lambda _step, _seconds, _well: None) -> Engine:
         """The engine of this deployment server, for a site; to be called in an event loop."""

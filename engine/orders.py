@@ -7,7 +7,8 @@ wish is refused for the same reason::
     offer = Offer(orders, folders, jobs)  # jobs: those that needed(orders, folders) names
     planned = plan(order, "lab", identity(machine), found, offer)
     planned = free(planned, computers_of_that_name)
-    ...  # write it, and in the same step record_of(request, outcome(request, planned, id, 0, rows))
+    outcome = scheduled(request, planned, computer_id, replaced, rows)
+    ...  # written, and in the same step record_of(request, outcome)
 """
 
 from collections.abc import Iterable, Sequence

@@ -85,7 +85,11 @@ class Orders(Protocol):
         ...
 
     async def reject(self, request: Request, problem: Problem) -> Outcome:
-        """Records that a request is not carried out; if something was recorded, tells that."""
+        """Records that a request is not carried out; if something was recorded, tells that.
+
+        Raises:
+            Conflict: another order is in the way at the moment.
+        """
         ...
 
     async def record(self, request_id: str) -> Record | None:

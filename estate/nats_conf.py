@@ -65,6 +65,7 @@ _LIMITS: Final = """\
 # What one client may cost. Answers of the menu service are the largest messages.
 max_payload: 1MB
 max_connections: {connections}
+max_subscriptions: {subscriptions}
 max_pending: 16MB
 # A client that does not read for so long is dropped.
 write_deadline: "10s"
@@ -153,7 +154,9 @@ def site_server(site: Site) -> str:
     """The configuration of a site's server."""
     parts = [
         f"# The bus of site {site.name}. Made by `imageinvoker site add`; change nothing here.",
-        *_common(site.name, site.name, site.trust, site.place, connections=5000),
+        *_common(
+            site.name, site.name, site.trust, site.place, connections=20_000, subscriptions=1_000
+        ),
         _SENTINEL.format(sentinel=site.sentinel),
     ]
     if site.hub:
@@ -173,7 +176,7 @@ def hub_server(server: HubServer) -> str:
     parts = [
         f"# The hub of the estate, server {server.name}. Made by `imageinvoker pki`; change "
         "nothing here.",
-        *_common(server.name, HUB, server.trust, place, connections=2000),
+        *_common(server.name, HUB, server.trust, place, connections=2_000, subscriptions=100_000),
         _LEAVES.format(
             listen=_quoted(at(place.host, server.leaf_port)), folder=_opened(place.folder)
         ),
@@ -200,7 +203,7 @@ def at(host: str, port: int) -> str:
 
 
 def _common(
-    name: str, domain: str, trust: Trust, place: Place, *, connections: int
+    name: str, domain: str, trust: Trust, place: Place, *, connections: int, subscriptions: int
 ) -> Sequence[str]:
     head = (
         f"server_name: {_quoted(name)}\n"
@@ -217,7 +220,7 @@ def _common(
             accounts="\n".join(f"  {key}: {token}" for key, token in trust.accounts.items()),
         ),
         _STREAMS.format(store=_quoted(place.store), domain=_quoted(domain)),
-        _LIMITS.format(connections=connections),
+        _LIMITS.format(connections=connections, subscriptions=subscriptions),
     )
 
 

@@ -47,6 +47,7 @@ def test_express_is_found_as_it_was_installed() -> None:
     found = find(f"express:{DSN}")
     assert (found.name, found.address, found.make) == ("express", DSN, open_engine)
     assert find(DSN) == found
+    assert "s3cret" not in repr(found)
 
 
 def test_an_engine_of_another_package_is_found_beside_it(tiny: None) -> None:
