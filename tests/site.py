@@ -340,7 +340,8 @@ class Asker:
         self, endpoint: Endpoint[Asked, Answered], key: str, body: bytes, seconds: float = 5
     ) -> Msg:
         """The answer to a body of whichever bytes."""
-        subject = subjects.endpoint(self.site, endpoint.service, endpoint.verb, key)
+        site = endpoint.site or self.site
+        subject = subjects.endpoint(site, endpoint.service, endpoint.verb, key)
         return await self.connection.request(subject, body, timeout=seconds)
 
     async def set(self, option: str, value: str) -> None:

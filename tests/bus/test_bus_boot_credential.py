@@ -30,10 +30,12 @@ def reason(token: str, now: float = NOW) -> str:
     """Why it is refused; empty for a good one."""
     try:
         VERIFIER.verify(token, now)
-    except CredentialRefused as refused:
-        assert len(token) < 20 or token not in str(refused)
-        return refused.reason
-    return ""
+    except CredentialRefused as error:
+        refused = error
+    else:
+        return ""
+    assert len(token) < 20 or token not in str(refused)
+    return refused.reason
 
 
 def test_what_was_issued_is_good_until_it_expires() -> None:
