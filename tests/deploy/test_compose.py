@@ -537,16 +537,17 @@ def test_the_lock_file_of_the_services_holds_all_that_they_need() -> None:
 
 def test_the_documentation_names_files_that_are_there() -> None:
     for path in re.findall(r"\b((?:deploy|requirements)/[\w./*-]*[\w*])", DEPLOYING):
-        made = path.startswith("deploy/compose/secrets/")
+        made = re.match(r"deploy/compose/(secrets|estate|targets)/", path)
         assert list(ROOT.glob(path)) or made, path
 
 
 def test_our_command_line_knows_the_commands_of_the_documentation() -> None:
     shown = re.findall(
-        r"(?<=imageinvoker )(?:doctor|database|client) .*--.*$", DEPLOYING, re.MULTILINE
+        r"(?<=imageinvoker )(?:doctor|database|client|pki) .*--.*$", DEPLOYING, re.MULTILINE
     )
     shown += re.findall(r"(?<=--rm database ).*$", DEPLOYING, re.MULTILINE)
-    assert len(shown) == 5
+    shown += re.findall(r"(?<=--rm hub-operator ).*$", DEPLOYING, re.MULTILINE)
+    assert len(shown) == 8
     for command in shown:
         _parse(command.split())
 
