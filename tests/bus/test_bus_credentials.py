@@ -18,7 +18,7 @@ from bus.nkeys import KeyPair, verified
 ACCOUNT = KeyPair.generate("account")
 KEY = KeyPair.generate("user")
 BODY = User(version=VERSION, subs=NO_LIMIT, payload=NO_LIMIT, data=NO_LIMIT)
-TOKEN = sign(ACCOUNT, KEY.public, BODY, name="menu", expires_at=int(time.time()) + 60)
+TOKEN = sign(ACCOUNT, KEY.public, BODY, name="menu", expires_at=int(time.time()) + 3600)
 OURS = Credentials.of(TOKEN, KEY)
 
 
