@@ -103,7 +103,7 @@ async def test_whoever_dies_each_accepted_request_is_carried_out_once_and_told_o
                 group.create_task(go(bus.url, name, coming, chance, progress))
                 group.create_task(strike(faults, progress, size.machines, chance))
         await site.settled()
-        # A menu service that dies while it waits for a bus that has died, too, tells of no visit.
+        # A menu service that is killed before the bus has it tells of no visit.
         books = await reckon(site, before, visits, every_visit_is_told=False)
         sys.stdout.write(f"{described(books)}\n")
         assert delivered_twice
@@ -114,32 +114,3 @@ async def test_whoever_dies_each_accepted_request_is_carried_out_once_and_told_o
         await end(supervising)
         await site.leave()
         await reckon_monitor(site, history, failing)
-
-
-@pytest.mark.parametrize("kind", ["sqlite"])
-@pytest.mark.parametrize("dies", ["menu", "bus"])
-async def test_where_the_menu_service_or_the_bus_dies_alone_each_visit_is_told_of_once(
-    bus: SafeBus,
-    name: str,
-    dsn: str,
-    dies: str,
-    tmp_path: Path,
-    size: Size,
-    chance: random.Random,
-) -> None:
-    visits: list[Visit] = []
-    async with estate(bus, name, dsn, tmp_path) as site:
-        before = Before.of(site.express)
-        supervising = asyncio.create_task(site.supervise())
-        for round_ in range(size.rounds):
-            fault = site.restart_bus if dies == "bus" else crash_of("menu", site, chance)
-            coming = planned(chance, size.machines, round_)
-            visits += coming
-            progress = Progress()
-            async with asyncio.TaskGroup() as group:
-                group.create_task(go(bus.url, name, coming, chance, progress))
-                group.create_task(strike([fault] * 2, progress, size.machines, chance))
-        await site.settled()
-        await end(supervising)
-        await site.leave()
-        await reckon(site, before, visits)
