@@ -103,8 +103,7 @@ async def test_whoever_dies_each_accepted_request_is_carried_out_once_and_told_o
                 group.create_task(go(bus.url, name, coming, chance, progress))
                 group.create_task(strike(faults, progress, size.machines, chance))
         await site.settled()
-        # A menu service that is killed before the bus has it tells of no visit.
-        books = await reckon(site, before, visits, every_visit_is_told=False)
+        books = await reckon(site, before, visits)
         sys.stdout.write(f"{described(books)}\n")
         assert delivered_twice
 
