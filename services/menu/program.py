@@ -122,13 +122,10 @@ class Portal:
 
     def show_at_once(self, asked: ShowMenu, caller: Caller) -> Answer | bytes | None:
         """What `show` answers, where nothing must be asked, waited for or built; else None."""
-        if not self._visits.may_show_at_once(asked.visit):
+        if not self._visits.is_shown(asked.visit):
             return None
         admitted = self._admission.at_hand(asked.token, caller.machine)
-        menu = self._menus.ready(admitted.rights) if admitted else None
-        if admitted and menu is not None:
-            self._visits.shown_at_once(asked.visit, caller.machine, admitted.name)
-        return menu
+        return self._menus.ready(admitted.rights) if admitted else None
 
     async def show(self, asked: ShowMenu, caller: Caller) -> Answer | bytes:
         """The menu of what the technician may deploy, who has signed in where that is needed.

@@ -1,7 +1,8 @@
 """Tells those who follow events that a portal was opened, and that its menu was shown.
 
-These events tell of a visit; they promise nothing to anybody. So an answer goes out while the bus
-keeps its event, and does not wait for it, unless so much is being told that memory must be bounded.
+An answer waits until the bus has kept its event, so that a service may die after any answer and
+nothing is missing. It does not wait for longer than somebody at a screen would: a portal opens
+though the bus can keep nothing. Then the event is tried on, without anybody waiting.
 """
 
 import asyncio
@@ -16,11 +17,11 @@ from bus.messages import ComputerRef, Hello
 from bus.waiting import end
 
 _REMEMBERED: Final = 20_000
-"""Visits of whose menu was told, or is being told, so that showing it again costs nothing."""
+"""Visits of whose menu was told, so that showing it again costs nothing."""
 _AT_ONCE: Final = 1000
-"""Events that are being told while answers go out."""
+"""Events that are tried on without anybody waiting; memory must be bounded."""
 _PATIENCE: Final = 30.0
-"""Seconds for which one is tried where nobody waits for it: a bus that restarts is back by then."""
+"""Seconds for which one is tried on: a bus that restarts is back by then."""
 _LEAVING: Final = 2.0
 
 
@@ -36,7 +37,7 @@ class Visits:
     def __init__(self, events: EventLog) -> None:
         self._events = events
         self._shown: dict[str, None] = {}
-        self._telling: set[asyncio.Task[None]] = set()
+        self._telling: set[asyncio.Task[bool]] = set()
         self._log = structlog.get_logger("menu")
 
     async def close(self) -> None:
@@ -54,61 +55,51 @@ class Visits:
         """A client has started; one that names no visit is not followed."""
         if asked.visit is None:
             return
-        event = partial(
-            self._events.record,
-            "portal_opened",
-            machine=machine,
-            of=asked.visit,
-            computer=computer,
-            details={
-                "environment": asked.client.environment,
-                "version": asked.client.version,
-                "model": asked.machine.model,
-            },
+        await self._told(
+            partial(
+                self._events.record,
+                "portal_opened",
+                machine=machine,
+                of=asked.visit,
+                computer=computer,
+                details={
+                    "environment": asked.client.environment,
+                    "version": asked.client.version,
+                    "model": asked.machine.model,
+                },
+            )
         )
-        await self._sent(self._begin(asked.visit, event))
+
+    def is_shown(self, visit: str | None) -> bool:
+        """Whether nothing needs to be told when this visit gets a menu."""
+        return visit is None or visit in self._shown
 
     async def shown(self, visit: str | None, machine: str, technician: str | None) -> None:
-        """A visit has got a menu."""
-        if visit is not None and visit not in self._shown:
-            await self._sent(self._show(visit, machine, technician))
-
-    def may_show_at_once(self, visit: str | None) -> bool:
-        """Whether a visit can get a menu without waiting for what is told of it."""
-        return visit is None or visit in self._shown or len(self._telling) < _AT_ONCE
-
-    def shown_at_once(self, visit: str | None, machine: str, technician: str | None) -> None:
-        """A visit that may gets a menu at once; the event is sent right after it."""
-        if visit is not None and visit not in self._shown:
-            self._show(visit, machine, technician)
-
-    def _show(self, visit: str, machine: str, technician: str | None) -> asyncio.Task[None]:
-        if len(self._shown) >= _REMEMBERED:
-            self._shown.pop(next(iter(self._shown)))
-        self._shown[visit] = None
+        """A visit gets a menu."""
+        if visit is None or visit in self._shown:
+            return
         event = partial(
             self._events.record, "menu_shown", machine=machine, of=visit, technician=technician
         )
-        return self._begin(visit, event)
+        if await self._told(event):
+            if len(self._shown) >= _REMEMBERED:
+                self._shown.pop(next(iter(self._shown)))
+            self._shown[visit] = None
 
-    def _begin(self, visit: str, event: _Event) -> asyncio.Task[None]:
+    async def _told(self, event: _Event) -> bool:
+        """Whether the bus has an event, waited for as long as somebody may be kept waiting."""
         patience = _PATIENCE if len(self._telling) < _AT_ONCE else PATIENCE
-        telling = asyncio.create_task(self._tell(visit, event, patience))
+        telling = asyncio.create_task(_kept(event, patience))
         self._telling.add(telling)
         telling.add_done_callback(self._telling.discard)
-        return telling
+        await asyncio.wait({telling}, timeout=PATIENCE)
+        return telling.done() and not telling.cancelled() and telling.result()
 
-    async def _tell(self, visit: str, event: _Event, patience: float) -> None:
-        try:
-            await event(patience=patience)
-        except NotKeptError:
-            # The log holds it; and a menu that is shown once more is told of once more.
-            self._shown.pop(visit, None)
 
-    async def _sent(self, telling: asyncio.Task[None]) -> None:
-        """Waits for the event to be sent, and if too many are, for the bus to have it."""
-        if len(self._telling) > _AT_ONCE:
-            await asyncio.wait({telling})
-        else:
-            # Sent before the answer, it is kept before anything that the client causes by that.
-            await asyncio.sleep(0)
+async def _kept(event: _Event, patience: float) -> bool:
+    try:
+        await event(patience=patience)
+    except NotKeptError:
+        # The log holds it.
+        return False
+    return True

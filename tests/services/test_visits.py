@@ -1,4 +1,4 @@
-"""A visit is told of while its answers go out, and nothing is lost when the service leaves."""
+"""A visit is told of before its answers go out, and nothing is lost when the service leaves."""
 
 import asyncio
 from collections import Counter
@@ -12,7 +12,7 @@ from bus import subjects
 from bus.buckets import prepare
 from bus.connection import Connection, connect
 from bus.event_stream import read
-from bus.events import Event, EventLog, NotKeptError
+from bus.events import PATIENCE, Event, EventLog, NotKeptError
 from bus.messages import ClientInfo, ComputerRef, Hello
 from services.menu.visits import Visits
 from tests.buses import BusServer
@@ -42,16 +42,32 @@ def hello(visit: str | None) -> Hello:
     )
 
 
-async def test_nobody_waits_for_what_is_told_of_a_visit(
+async def test_an_answer_waits_until_the_bus_has_what_is_told_of_it(
     bus: BusServer, connection: Connection, visits: Visits
 ) -> None:
     with bus.frozen():
-        await asyncio.wait_for(visits.opened(hello(new_id()), KEY, LAB), 0.4)
-        await asyncio.wait_for(visits.shown(new_id(), KEY, "anna"), 0.4)
-        assert visits.may_show_at_once(new_id())
-        visits.shown_at_once(new_id(), KEY, None)
+        answers = [
+            asyncio.create_task(visits.opened(hello(new_id()), KEY, LAB)),
+            asyncio.create_task(visits.shown(new_id(), KEY, "anna")),
+        ]
+        done, _ = await asyncio.wait(answers, timeout=0.4)
+        assert not done
+    await asyncio.wait_for(asyncio.gather(*answers), 5)
+    # As if the service was killed now: nothing more of it is done.
+    assert await kinds(connection) == {"portal_opened": 1, "menu_shown": 1}
+
+
+async def test_an_answer_waits_no_longer_than_somebody_at_a_screen_would(
+    bus: BusServer, connection: Connection, visits: Visits
+) -> None:
+    with bus.frozen():
+        await asyncio.wait_for(visits.opened(hello(new_id()), KEY, LAB), 2 * PATIENCE)
+        visit = new_id()
+        await asyncio.wait_for(visits.shown(visit, KEY, "anna"), 2 * PATIENCE)
+        # Who asks again for a menu of which is still being told waits as well.
+        assert not visits.is_shown(visit)
     await visits.close()
-    assert await kinds(connection) == {"portal_opened": 1, "menu_shown": 2}
+    assert await kinds(connection) == {"portal_opened": 1, "menu_shown": 1}
 
 
 async def test_what_is_told_when_the_service_leaves_is_kept(
@@ -74,14 +90,15 @@ async def test_what_is_told_again_while_it_is_being_told_or_after_is_one_event(
 ) -> None:
     asked = hello(new_id())
     copy = Visits(EventLog(connection, "main"))
+    await asyncio.gather(
+        *(each.shown(asked.visit, KEY, None) for each in (visits, copy) for _ in range(3))
+    )
     sent = connection.stats["out_msgs"]
-    for _ in range(3):
-        for each in (visits, copy):
-            await each.shown(asked.visit, KEY, None)
-            each.shown_at_once(asked.visit, KEY, None)
-    await asyncio.gather(visits.close(), copy.close())
-    # Each copy has told of the menu once.
-    assert connection.stats["out_msgs"] - sent == 2
+    for each in (visits, copy):
+        assert each.is_shown(asked.visit)
+        await each.shown(asked.visit, KEY, None)
+    # A menu of which was told costs nothing any more.
+    assert connection.stats["out_msgs"] == sent
     for each in (visits, copy, visits):
         await each.opened(asked, KEY, LAB)
         await each.shown(asked.visit, KEY, None)
@@ -93,8 +110,7 @@ async def test_who_names_no_visit_is_not_followed(connection: Connection, visits
     sent = connection.stats["out_msgs"]
     await visits.opened(hello(None), KEY, LAB)
     await visits.shown(None, KEY, None)
-    assert visits.may_show_at_once(None)
-    visits.shown_at_once(None, KEY, None)
+    assert visits.is_shown(None)
     await visits.close()
     assert connection.stats["out_msgs"] == sent
 
@@ -112,6 +128,7 @@ async def test_a_menu_of_which_could_not_be_told_is_told_of_when_it_is_shown_aga
         await visits.shown(visit, KEY, "anna")
         await visits.close()
     assert [line["event"] for line in lines] == ["an event is not kept"]
+    assert not visits.is_shown(visit)
     await stream.update_stream(small.evolve(max_msg_size=-1))
     await visits.shown(visit, KEY, "anna")
     await visits.close()
@@ -126,7 +143,7 @@ async def test_a_bus_that_restarts_after_the_answer_is_told_all_the_same(
     await until(lambda: connection.is_reconnecting)
     asked = hello(new_id())
     await visits.opened(asked, KEY, LAB)
-    visits.shown_at_once(asked.visit, KEY, None)
+    await visits.shown(asked.visit, KEY, None)
     # It is away for longer than anybody waits for an answer.
     with pytest.raises(NotKeptError):
         await EventLog(connection, "main").record("login_failed")
@@ -144,47 +161,49 @@ async def test_a_service_that_leaves_a_bus_that_is_away_says_what_is_lost(
     with capture_logs() as lines:
         await visits.close()
     assert [(line["event"], line["events"]) for line in lines] == [("visits are not told of", 1)]
-    assert not [each for each in asyncio.all_tasks() if "_tell" in repr(each)]
+    assert not [each for each in asyncio.all_tasks() if "_kept" in repr(each)]
 
 
-async def test_of_too_many_at_once_answers_wait(
-    bus: BusServer, connection: Connection, visits: Visits, monkeypatch: pytest.MonkeyPatch
+async def test_of_too_many_at_once_none_is_tried_for_longer_than_its_answer_waits(
+    bus: BusServer, visits: Visits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.menu.visits._AT_ONCE", 3)
-    with bus.frozen():
-        for _ in range(3):
-            await asyncio.wait_for(visits.opened(hello(new_id()), KEY, LAB), 0.4)
-        assert not visits.may_show_at_once(new_id())
-        assert visits.may_show_at_once(None)
-        waiting = [
-            asyncio.create_task(visits.opened(hello(new_id()), KEY, LAB)),
-            asyncio.create_task(visits.shown(new_id(), KEY, None)),
-        ]
-        done, _ = await asyncio.wait(waiting, timeout=0.1)
-        assert not done
-        # Whoever waits may be called off; what is told is told all the same.
-        waiting[0].cancel()
-        await asyncio.wait(waiting[:1])
-    await waiting[1]
+    with bus.frozen(), capture_logs() as lines:
+        await asyncio.gather(*(visits.opened(hello(new_id()), KEY, LAB) for _ in range(5)))
+        await until(lambda: len(visits._telling) == 3)
+    assert [line["event"] for line in lines] == ["an event is not kept"] * 2
     await visits.close()
-    assert await kinds(connection) == {"portal_opened": 4, "menu_shown": 1}
 
 
-async def test_whoever_does_not_wait_for_the_end_of_it_leaves_nothing_running(
+async def test_a_caller_who_is_called_off_loses_no_event(
     bus: BusServer, connection: Connection, visits: Visits
 ) -> None:
     with bus.frozen():
-        await visits.opened(hello(new_id()), KEY, LAB)
+        answer = asyncio.create_task(visits.opened(hello(new_id()), KEY, LAB))
+        await asyncio.sleep(0)
+        answer.cancel()
+        await asyncio.wait({answer})
+    await visits.close()
+    assert await kinds(connection) == {"portal_opened": 1}
+
+
+async def test_whoever_does_not_wait_for_the_end_of_it_leaves_nothing_running(
+    bus: BusServer, visits: Visits
+) -> None:
+    with bus.frozen():
+        answer = asyncio.create_task(visits.opened(hello(new_id()), KEY, LAB))
+        await asyncio.sleep(0)
         closing = asyncio.create_task(visits.close())
         done, _ = await asyncio.wait({closing}, timeout=0.05)
         assert not done
         closing.cancel()
         await asyncio.wait({closing}, timeout=1)
         assert closing.cancelled()
-        assert not [each for each in asyncio.all_tasks() if "_tell" in repr(each)]
+        assert not [each for each in asyncio.all_tasks() if "_kept" in repr(each)]
+        await answer
 
 
-async def test_an_event_is_sent_before_the_answer_and_so_kept_before_what_the_client_causes_by_it(
+async def test_an_event_is_kept_before_what_the_client_causes_by_the_answer(
     connection: Connection, visits: Visits, bus: BusServer
 ) -> None:
     client = await connect(bus.url, "client")
