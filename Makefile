@@ -1,11 +1,11 @@
 # What can be done with this repository; `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check soak bench scale performance pictures documents lock
+.PHONY: help setup demo test e2e check soak bench scale performance pictures documents lock
 
 PYTHON ?= python3
 BIN := .venv/bin
 DEBIAN := python3-venv unixodbc libsqliteodbc odbc-postgresql postgresql samba-ad-dc samba-ad-provision \
-	prometheus systemd fonts-dejavu-core libfaketime iproute2
+	prometheus systemd fonts-dejavu-core libfaketime iproute2 qemu-system-x86 ovmf ipxe-qemu wimtools
 FIGURE ?=
 PART ?=
 MACHINES ?=
@@ -45,6 +45,9 @@ check: setup ## lint, format, types, generated documents, who may import whom
 
 test: check ## everything that `check` does, and every test
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+e2e: setup ## make a boot image and start virtual PCs with it
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile tests/e2e_boot
 
 soak: setup ## kill, freeze and fill the parts of a site for long, while 200 machines go through it
 	IMAGEINVOKER_FAULT_MACHINES=200 IMAGEINVOKER_FAULT_ROUNDS=5 IMAGEINVOKER_FAULT_CUTS=30 \

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from bench import (
+    boot_portal,
     callout,
     client_memory,
     cold_visit,
@@ -52,4 +53,5 @@ def runs(machines: int = storm.MACHINES, report: Path | None = None) -> tuple[Ru
         history_stats.OF_ALL_SITES,
         first_screen.RUN,
         client_memory.RUN,
+        boot_portal.RUN,
     )

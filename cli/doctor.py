@@ -1,4 +1,4 @@
-"""`imageinvoker doctor`: checks bus, services, options and database, and names each cure."""
+"""`imageinvoker doctor`: checks a site, or a boot image, and names each cure."""
 
 import asyncio
 import sys
@@ -52,12 +52,13 @@ _ENOUGH: Final = 20_000
 _COLOURS: Final = {"ok": "32", "warn": "33", "fail": "31"}
 
 Area = Literal["bus", "services", "options", "database"]
+Place = Area | Literal["image"]
 
 
 class Checked(Struct, frozen=True, kw_only=True):
     """One thing that was looked at, and where it belongs."""
 
-    area: Area
+    area: Place
     finding: Finding
 
 
@@ -66,9 +67,14 @@ def doctor(
     target: Target | None = None,
     database_file: Path | None = None,
     only: Annotated[tuple[Area, ...], Parameter(negative="", show_default=False)] = (),
+    image: Path | None = None,
+    index: int | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Check bus, services, options and database of a site; name what is wrong, and the cure.
+
+    With --image a Windows PE image is looked at instead: is the client in it, which version, which
+    server, how long may it come in, and does anything start it.
 
     Nothing is changed. The exit status is 1 if something must be mended.
 
@@ -78,6 +84,8 @@ def doctor(
 
         IMAGEINVOKER_DATABASE='Driver=...' imageinvoker doctor --only database
 
+        imageinvoker doctor --image boot.wim
+
     Parameters
     ----------
     database_file
@@ -85,16 +93,44 @@ def doctor(
         IMAGEINVOKER_DATABASE, else the embedded site's.
     only
         Look at this part alone; may be given several times.
+    image
+        A Windows PE image (.wim) to look into.
+    index
+        Which of the images in that file; else the one that boots.
     json
         For programs: a list of findings.
     """
-    wanted = only or ("bus", "services", "options", "database")
-    found = asyncio.run(_examine(target, database_file, wanted))
+    if image is not None:
+        found = _examine_image(image, index)
+    else:
+        wanted = only or ("bus", "services", "options", "database")
+        found = asyncio.run(_examine(target, database_file, wanted))
     if json:
         sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
     else:
         sys.stdout.write(_report(found))
     return WRONG if any(each.finding.state == "fail" for each in found) else 0
+
+
+def _examine_image(file: Path, index: int | None) -> list[Checked]:
+    # Only here: who looks at a site needs nothing of boot images.
+    from boot.errors import ImageError  # noqa: PLC0415
+    from boot.winpe_check import look_into  # noqa: PLC0415
+    from boot.winpe_wim import read_wim  # noqa: PLC0415
+
+    try:
+        wim = read_wim(file)
+        seen = look_into(wim, wim.index(index))
+    except ImageError as error:
+        finding = Finding(check="image", state="fail", text=error.cause, cure=error.cure)
+        return [Checked(area="image", finding=finding)]
+    return [
+        Checked(
+            area="image",
+            finding=Finding(check=each.check, state=each.state, text=each.text, cure=each.cure),
+        )
+        for each in seen
+    ]
 
 
 async def _examine(

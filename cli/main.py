@@ -40,6 +40,7 @@ _COMMANDS = {
     "database": ("cli.database:app", "Prepare the deployment server's database."),
     "pki": ("cli.pki:app", "Begin an estate; renew and revoke its certificates and credentials."),
     "site": ("cli.site:app", "Add sites to an estate, and see those that there are."),
+    "boot": ("cli.boot:app", "Make boot images, and put the client into those that exist."),
     "doctor": ("cli.doctor:doctor", "Check a site; name what is wrong, and the cure."),
 }
 

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from itertools import count
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
@@ -32,7 +33,7 @@ from bus.messages import (
     Where,
 )
 from bus.problems import RETRIABLE, Problem
-from client.troubles import Notice, trouble
+from client.troubles import OF_NETWORK, Notice, of_network, trouble
 
 _PATIENCE: Final = 5.0
 """Seconds to wait for one answer."""
@@ -51,7 +52,8 @@ class Journey:
     """What a boot client asks its site, from the first connection to the last answer.
 
     ``notify`` is told what keeps an answer from coming, and None when it came after all. Where no
-    ``site`` is named the bus is asked for it, before anything else.
+    ``site`` is named the bus is asked for it, before anything else. ``hear_time`` is told the
+    server's time of each welcome.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Journey:
         machine: Machine,
         notify: Callable[[Notice | None], None],
         door: Door | None = None,
+        hear_time: Callable[[datetime], None] | None = None,
     ) -> None:
         self._server = server
         self._site = site
@@ -68,6 +71,7 @@ class Journey:
         self._visit = str(uuid4())
         self._notify = notify
         self._door = door
+        self._hear_time = hear_time
         self._connection: Connection | None = None
         self._line_down = False
 
@@ -162,7 +166,7 @@ class Journey:
             try:
                 answer = await asking()
             except BusUnavailableError:
-                self._trouble(Notice("trouble_service"))
+                self._trouble(of_network(self._server) or Notice("trouble_service"))
             except Problem as problem:
                 if problem.code not in RETRIABLE:
                     self._over()
@@ -179,6 +183,8 @@ class Journey:
         site = self._site or await self._found_site()
         welcome = await self._ask(WELCOME, question, site)
         self._site = site
+        if self._hear_time is not None:
+            self._hear_time(welcome.server_time)
         return welcome
 
     async def _found_site(self) -> str:
@@ -242,8 +248,10 @@ class Journey:
 
     async def _heard(self, error: Exception) -> None:
         notice = trouble(error, self._server, self._door)
-        # What keeps us out tells more than that the line is down.
-        if notice and (not self._line_down or isinstance(error, DoorError)):
+        # What keeps us out, or off the network, tells more than that the line is down.
+        if notice and (
+            not self._line_down or isinstance(error, DoorError) or notice.text in OF_NETWORK
+        ):
             self._notify(notice)
 
     def _down(self) -> None:

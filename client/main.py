@@ -22,6 +22,10 @@ def run(settings: Settings) -> int:
     """
     if not settings.server:
         return _wrong(_NO_SERVER)
+    if sys.platform == "win32":
+        from client.windows import ready_console, this_console  # noqa: PLC0415 (only on Windows)
+
+        ready_console(this_console())
     # Each import waits for the way that needs it, since the first screen is waited for.
     try:
         if settings.item is not None:
@@ -37,10 +41,18 @@ def run(settings: Settings) -> int:
         return _wrong(str(error))
     if not sys.stdin.isatty() or not sys.stderr.isatty():
         return _wrong(_NO_TERMINAL)
-    from client.portal.app import Portal  # noqa: PLC0415
+    from client.lastresort import LastResort  # noqa: PLC0415
+    from client.portal.asking import Asking  # noqa: PLC0415
 
-    portal = Portal(settings, settings.server, machine)
+    with Asking() as asking:
+        from client.portal.app import Portal  # noqa: PLC0415 (the terminal answers meanwhile)
+
+        terminal = asking.answer()
+    portal = Portal(settings, settings.server, machine, terminal)
+    last_resort = LastResort()
+    portal.guarded_by(last_resort)
     status = portal.run(mouse=False)
+    last_resort.stay()
     return portal.return_code or 1 if status is None else status
 
 

@@ -1,6 +1,7 @@
 """What the boot client was told: by its arguments, the environment and the kernel command line.
 
-An argument outranks the environment, and the environment the kernel command line.
+An argument outranks the environment, and the environment the kernel command line. No password may
+stand on that: whoever starts a program, looks at a log or listens to the network boot can read it.
 """
 
 import re
@@ -17,6 +18,12 @@ LONGEST_TIMEOUT: Final = 86_400
 
 _KERNEL_PREFIX = "imageinvoker."
 _SECRET = re.compile(r"[^/,\s]*@")
+_YES: Final = frozenset({"", "1", "y", "yes", "on", "true"})
+_NO: Final = frozenset({"0", "n", "no", "off", "false"})
+_OPEN_TO_ALL: Final = (
+    "imageinvoker.password on the kernel command line: everybody can read it there. Take it out, "
+    "change that password, and give it by IMAGEINVOKER_PASSWORD or by pipe."
+)
 _SCHEMES = frozenset({"", "nats", "tls", "ws", "wss"})
 
 
@@ -32,7 +39,8 @@ class Settings:
     ``timeout`` is in seconds, 0 waits for ever, None leaves it to the site. With an ``item``
     nothing is asked. ``boot_card`` is the hardware address of the network card this machine has
     booted from. ``ca`` holds whom to believe, else it is whom the system believes;
-    ``boot_credential`` holds what lets this boot image in.
+    ``boot_credential`` holds what lets this boot image in. ``sets_clock`` in a boot image, whose
+    clock is set by what the server says.
     """
 
     server: str | None = field(default=None, repr=False)
@@ -48,6 +56,7 @@ class Settings:
     boot_card: str | None = None
     ca: Path | None = None
     boot_credential: Path | None = None
+    sets_clock: bool = False
 
 
 def resolve(
@@ -80,6 +89,8 @@ def resolve(
             return environment[variable], variable
         return booted.get(kernel_name) or None, f"{kernel_name} on the kernel command line"
 
+    if _KERNEL_PREFIX + "password" in booted:
+        raise WrongUseError(_OPEN_TO_ALL)
     where, where_from = told(server, "IMAGEINVOKER_SERVER", "server")
     token, token_from = told(site, "IMAGEINVOKER_SITE", "site")
     trusted = told(_argument(ca), "IMAGEINVOKER_CA", "ca")[0]
@@ -88,22 +99,33 @@ def resolve(
     )[0]
     if where and (credential or "@" in where):
         _safe(_server(where, where_from), where_from, credential)
+    described = told(_argument(machine), None, "machine")[0]
     seconds, seconds_from = told(None if timeout is None else str(timeout), None, "timeout")
     return Settings(
         server=_server(where, where_from) if where else None,
         site=_site(token, token_from) if token else None,
         timeout=_seconds(seconds, seconds_from) if seconds else None,
-        machine=machine,
+        machine=Path(described) if described else None,
         item=told(item, None, "item")[0],
         name=told(name, None, "name")[0],
-        username=environment.get("IMAGEINVOKER_USERNAME") or None,
+        username=told(None, "IMAGEINVOKER_USERNAME", "username")[0],
         password=environment.get("IMAGEINVOKER_PASSWORD") or None,
-        password_stdin=password_stdin,
-        json=json,
+        password_stdin=password_stdin or _is_set(booted, "password-stdin"),
+        json=json or _is_set(booted, "json"),
         boot_card=_boot_card(booted.get("BOOTIF", "")),
         ca=Path(trusted) if trusted else None,
         boot_credential=Path(credential) if credential else None,
+        sets_clock=booted.get(f"{_KERNEL_PREFIX}clock") == "server",
     )
+
+
+def _is_set(booted: Mapping[str, str], flag: str) -> bool:
+    """A flag may stand alone, as the kernel's own do, or say yes or no."""
+    name = _KERNEL_PREFIX + flag
+    value = booted.get(name, "no").lower()
+    if value not in _YES | _NO:
+        raise WrongUseError(f"{name} on the kernel command line: {value!r} is neither yes nor no.")
+    return value in _YES
 
 
 def shown(server: str) -> str:

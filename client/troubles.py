@@ -19,6 +19,7 @@ from bus.door import (
     boot_credential,
 )
 from bus.problems import Code
+from client.network import is_here, names, network_trouble, these_cards
 from client.settings import shown
 
 
@@ -60,6 +61,11 @@ _OTHERS: Final[tuple[tuple[type[Exception], str | None], ...]] = (
     (nats.errors.NoServersError, None),
 )
 
+OF_NETWORK: Final = frozenset({"network_no_card", "network_no_link", "network_no_address"})
+"""The texts that name a fault of this machine's own network."""
+_FAR: Final = frozenset({"trouble_host", "trouble_timeout", "trouble_network"})
+"""What may be the fault of this machine's own network."""
+
 
 def trouble(error: Exception, server: str, door: Door | None = None) -> Notice | None:
     """What to say of an error of the connection to ``server``; nothing of one that says nothing."""
@@ -74,7 +80,18 @@ def trouble(error: Exception, server: str, door: Door | None = None) -> Notice |
         case UnusableError():
             return Notice("trouble_file", str(error.file))
     text = next((text for kind, text in _OTHERS if isinstance(error, kind)), "trouble_other")
+    if text in _FAR:
+        return of_network(server) or Notice(text)
     return Notice(text) if text else None
+
+
+def of_network(server: str) -> Notice | None:
+    """What is wrong with this machine's own network, if that is what keeps ``server`` away."""
+    if is_here(server):
+        return None
+    cards = these_cards()
+    wrong = network_trouble(cards)
+    return Notice(f"network_{wrong}", names(cards, wrong)) if wrong else None
 
 
 def _of_boot_credential(door: Door | None) -> str | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import os
 import stat
 import sys
@@ -15,15 +16,18 @@ from bus.connection import BusUnavailableError
 from bus.messages import Machine, Outcome, Schedule, Welcome, encode
 from bus.problems import RETRIABLE, Problem
 from bus.waiting import end
+from client.clock import follower
 from client.entry import door_of
 from client.identity import this_machine
 from client.items import item_called
 from client.journey import NEEDS_LOGIN, Journey
+from client.lastresort import GRACE, LastResort
+from client.lookups import leave_without_lookups
 from client.outcomes import headline
 from client.settings import Settings, shown
 from client.status import DONE, NO_SERVER, REFUSED
 from client.troubles import Notice
-from client.words import Words, plain
+from client.words import Words, plain, said
 
 _USUAL_PATIENCE: Final = 60
 """Seconds until an unattended client gives up, unless it was told otherwise."""
@@ -37,6 +41,10 @@ def deploy(settings: Settings, server: str, item: str) -> int:
     Raises:
         WrongUseError: the file with the machine makes no sense.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A console without Unicode may show a letter wrongly, but not end a deployment.
+            stream.reconfigure(errors="replace")
     machine = this_machine(settings.machine, settings.boot_card)
     patience = _USUAL_PATIENCE if settings.timeout is None else settings.timeout
     run = _Run(settings, machine, server)
@@ -53,10 +61,16 @@ class _Run:
         self._line: str | None = None
         self._lines = sys.stderr if settings.json else sys.stdout
         door = door_of(settings, machine)
-        self._journey = Journey(server, settings.site, machine, self._notify, door)
+        self._journey = Journey(
+            server, settings.site, machine, self._notify, door, follower(settings)
+        )
 
     async def deploy(self, item: str, patience: float | None) -> int:
         """Goes all the way in ``patience`` seconds; the exit status."""
+        leave_without_lookups()
+        last_resort = LastResort()
+        if patience is not None:
+            last_resort.end_in(patience + GRACE, NO_SERVER)
         request_id = str(uuid4())
         deploying = asyncio.create_task(self._deploy(item, request_id))
         try:
@@ -71,6 +85,7 @@ class _Run:
         finally:
             await end(deploying)
             await self._journey.close()
+            last_resort.stay()
         return self._report(outcome)
 
     async def _deploy(self, item: str, request_id: str) -> Outcome:
@@ -151,7 +166,7 @@ class _Run:
     def _report(self, outcome: Outcome) -> int:
         problem = outcome.problem
         if problem is not None:
-            _complain(self._words("refused"), problem.message)
+            _complain(self._words("refused"), said(self._words, problem))
             computers = problem.details.computers
             if computers:
                 names = ", ".join(computer.name for computer in computers)

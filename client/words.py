@@ -2,8 +2,23 @@
 
 import re
 from collections.abc import Mapping
+from typing import Final
 
+from bus.messages import ProblemBody
 from bus.texts import TEXTS
+
+OWN: Final[dict[str, str]] = {
+    "network_no_card": "This computer has no network card that works. Plug in another, or ask an "
+    "operator to add its driver to the boot medium. It is looked for again by itself.",
+    "network_no_link": "There is no link on {message}. Plug in the network cable, or try another "
+    "socket. It is tried again by itself.",
+    "network_no_address": "The network gives {message} no address: no DHCP server answers. Try "
+    "another socket, or ask an operator. It is tried again by itself.",
+    "trouble_same": "Nothing tells this computer from others: no serial number, no UUID, no "
+    "network card of its own. Ask an operator to set its serial number in the firmware.",
+    "waited": "{seconds} s",
+}
+"""What the client says of itself, without any site, so that no site can change it."""
 
 _FIELD = re.compile(r"\{(\w+)\}")
 
@@ -13,6 +28,11 @@ def plain(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in text)
+
+
+def said(words: "Words", problem: ProblemBody) -> str:
+    """A problem's message; of one that only somebody at the machine can mend, with the cure."""
+    return words("trouble_same") if problem.code == "bad_machine" else plain(problem.message)
 
 
 class Words:
@@ -32,7 +52,7 @@ class Words:
                 return _fill(changed, fields)
             except KeyError:
                 pass
-        return _fill(TEXTS[name], fields)
+        return _fill(TEXTS.get(name) or OWN[name], fields)
 
 
 def _fill(text: str, fields: Mapping[str, object]) -> str:

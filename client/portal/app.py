@@ -3,17 +3,23 @@
 import asyncio
 import contextlib
 import signal
+import sys
 import time
 import traceback
 
+from rich.console import RenderableType
 from rich.text import Text
 from textual import events
 from textual.app import App
+from textual.driver import Driver
 from textual.screen import Screen
 from textual.worker import Worker, WorkerError
 
 from bus.messages import Machine
 from bus.options import DEFAULTS
+from client.lastresort import GRACE, LastResort
+from client.lookups import leave_without_lookups
+from client.portal.asking import Terminal
 from client.portal.countdown import CountdownScreen
 from client.portal.style import STYLE
 from client.settings import Settings, shown
@@ -30,11 +36,19 @@ class Portal(App[int], inherit_bindings=False):
     CSS = STYLE
     ENABLE_COMMAND_PALETTE = False
 
-    def __init__(self, settings: Settings, server: str, machine: Machine | None = None) -> None:
-        super().__init__(ansi_color=True)
+    def __init__(
+        self,
+        settings: Settings,
+        server: str,
+        machine: Machine | None = None,
+        terminal: Terminal = Terminal(),
+    ) -> None:
+        super().__init__(driver_class=_driver(terminal), ansi_color=True)
         self.settings = settings
         self.server = server
         self.machine = machine
+        self._typed = terminal.typed
+        self._last_resort: LastResort | None = None
         self._last_key = time.monotonic()
         self._first: CountdownScreen | None = None
         self._walking: Worker[None] | None = None
@@ -64,9 +78,28 @@ class Portal(App[int], inherit_bindings=False):
 
     def on_ready(self) -> None:
         """Told by Textual, before the first screen is drawn."""
+        leave_without_lookups()
+        self.first.guard(self._last_resort)
+        for key in self._typed:
+            self.post_message(events.Key(key, key))
         with contextlib.suppress(NotImplementedError):  # Windows knows no such signal
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit, TERMINATED)
         self.first.call_after_refresh(self._set_out)
+
+    def guarded_by(self, last_resort: LastResort) -> None:
+        """Has the countdown and the leaving end in time, even on a terminal that takes nothing."""
+        self._last_resort = last_resort
+
+    def exit(
+        self,
+        result: int | None = None,
+        return_code: int = 0,
+        message: RenderableType | None = None,
+    ) -> None:
+        """Leaves; the process does not outlive it by much."""
+        if self._last_resort is not None:
+            self._last_resort.end_in(GRACE, return_code if result is None else result)
+        super().exit(result, return_code, message)
 
     async def on_event(self, event: events.Event) -> None:
         """Told by Textual."""
@@ -93,3 +126,13 @@ class Portal(App[int], inherit_bindings=False):
         from client.portal.way import Way  # noqa: PLC0415
 
         self.exit(await Way(self).walk())
+
+
+def _driver(terminal: Terminal) -> type[Driver] | None:
+    if sys.platform == "win32":
+        return None
+    else:  # noqa: RET505 (mypy knows platforms by branches)
+        # Only here: it is not to be had on Windows.
+        from client.portal.driver import AsciiDriver, LineDriver  # noqa: PLC0415
+
+        return LineDriver if terminal.knows_unicode else AsciiDriver

@@ -8,7 +8,10 @@ from textual import events
 from textual.widget import Widget
 from textual.widgets import Static
 
+from client.lastresort import GRACE, LastResort
 from client.portal.frame import PortalScreen, gap, words_of
+from client.portal.progress import Progress
+from client.status import DONE, NO_SERVER
 from client.words import Words
 
 _TICK = 0.1
@@ -25,17 +28,20 @@ class CountdownScreen(PortalScreen[bool]):
         self._words = words
         self._timeout = timeout
         self._began = time.monotonic()
+        self._last_resort: LastResort | None = None
+        self._is_welcome = False
         self._left = words_of("")
         self._computer = words_of(words("connecting", server=server))
-        self._call = words_of(words("countdown"))
+        self._call = words_of(words("countdown"), classes="strong")
+        self._progress = Progress()
 
     def body(self) -> Iterator[Widget]:
         """The widgets between title and help."""
-        yield gap()
         yield self._computer
         yield gap()
         yield self._call
         yield gap()
+        yield self._progress
         yield self._left
 
     def on_mount(self) -> None:
@@ -44,10 +50,17 @@ class CountdownScreen(PortalScreen[bool]):
         self._tick()
         self.set_interval(_TICK, self._tick)
 
+    def guard(self, last_resort: LastResort | None) -> None:
+        """Has the process end soon after the countdown, even if this screen never gets to it."""
+        self._last_resort = last_resort
+        self._end_in_time()
+
     def welcomed(self, words: Words, computer: str | None, timeout: int) -> None:
         """The site has answered: its texts and this time-out in seconds hold from now on."""
         self._words = words
         self._timeout = timeout
+        self._is_welcome = True
+        self._end_in_time()
         self._call.update(words("countdown"))
         self.help(words("countdown_help"))
         known = computer is not None
@@ -61,16 +74,30 @@ class CountdownScreen(PortalScreen[bool]):
         event.stop()
         event.prevent_default()
         if event.character in {"i", "I"}:
+            if self._last_resort is not None:
+                self._last_resort.stay()
             self.finish(True)
+
+    def _end_in_time(self) -> None:
+        if self._last_resort is None or self.answer.done():
+            return
+        if self._timeout == 0:
+            self._last_resort.stay()
+            return
+        left = self._began + self._timeout - time.monotonic()
+        self._last_resort.end_in(left + GRACE, DONE if self._is_welcome else NO_SERVER)
 
     def _tick(self) -> None:
         if self.answer.done():
             return
         if self._timeout == 0:
+            self._progress.display = False
             self._say(self._left, self._words("countdown_waits"))
             return
         left = self._began + self._timeout - time.monotonic()
         self._say(self._left, self._words("countdown_left", seconds=max(math.ceil(left), 0)))
+        self._progress.display = True
+        self._progress.fill(self._timeout, left)
         if left <= 0:
             self.finish(False)
 

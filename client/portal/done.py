@@ -10,6 +10,7 @@ from textual.widget import Widget
 from bus.messages import Outcome
 from client.outcomes import headline
 from client.portal.frame import Line, PortalScreen, gap, words_of
+from client.portal.progress import Progress
 from client.portal.rows import Rows
 from client.words import Words, plain
 
@@ -30,6 +31,7 @@ class DoneScreen(PortalScreen[None]):
         self._shown_for = shown_for
         self._until = time.monotonic() + shown_for
         self._left = Line("")
+        self._progress = Progress()
         self._rows = Rows(
             # Not numbered: many a job's name begins with a number of its own.
             [(f"- {plain(job.name)}", "") for job in outcome.jobs],
@@ -38,7 +40,7 @@ class DoneScreen(PortalScreen[None]):
 
     def body(self) -> Iterator[Widget]:
         """The widgets between title and help."""
-        yield words_of(headline(self._words, self._outcome))
+        yield words_of(headline(self._words, self._outcome), classes="good")
         if self._outcome.start_at is not None:
             at = f"{self._outcome.start_at.astimezone():%Y-%m-%d %H:%M}"
             yield words_of(self._words("scheduled_at", time=at))
@@ -47,6 +49,7 @@ class DoneScreen(PortalScreen[None]):
         yield gap()
         yield words_of(self._words("scheduled_jobs"))
         yield self._rows
+        yield self._progress
         yield self._left
 
     def on_mount(self) -> None:
@@ -66,5 +69,6 @@ class DoneScreen(PortalScreen[None]):
     def _tick(self) -> None:
         left = self._until - time.monotonic()
         self._left.say(self._words("countdown_left", seconds=max(math.ceil(left), 0)))
+        self._progress.fill(self._shown_for, left)
         if left <= 0:
             self.finish(None)

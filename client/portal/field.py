@@ -2,17 +2,17 @@
 
 from rich.cells import cell_len
 from rich.segment import Segment
-from rich.style import Style
 from textual import events
 from textual.strip import Strip
 from textual.widget import Widget
 
+from client.portal.style import CURSOR, FIELD, FIELD_AT_REST
 from client.words import plain
 
-_REVERSE = Style(reverse=True)
-_PLAIN = Style()
 _LONGEST = 256
 """Characters; what a password may have."""
+_WIDEST = 46
+"""Columns."""
 
 
 class Field(Widget):
@@ -65,18 +65,23 @@ class Field(Widget):
     def render_line(self, y: int) -> Strip:
         """Told by Textual."""
         width = self.size.width
-        if y or width < 2:
+        if y or width < 4:
             return Strip.blank(width)
         shown = "*" * len(self._text) if self._secret else self._text
         before, under = shown[: self._at], shown[self._at : self._at + 1]
         after = shown[self._at + 1 :]
-        while cell_len(before) > width - 2:
+        wide = min(width, _WIDEST)
+        while cell_len(before) > wide - 3:
             before = before[1:]
-        cursor = _REVERSE if self._active else _PLAIN
+        look = FIELD if self._active else FIELD_AT_REST
         line = Strip(
-            [Segment(before, _PLAIN), Segment(under or " ", cursor), Segment(after, _PLAIN)]
+            [
+                Segment(f" {before}", look),
+                Segment(under or " ", CURSOR if self._active else look),
+                Segment(after, look),
+            ]
         )
-        return line.crop(0, width).adjust_cell_length(width)
+        return line.crop(0, wide).adjust_cell_length(wide, look).adjust_cell_length(width)
 
     def _set(self, text: str, at: int) -> None:
         self._text, self._at = text, at

@@ -4,26 +4,32 @@ import asyncio
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
+from rich.segment import Segment
 from textual import events
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
+from textual.geometry import Size
 from textual.screen import Screen
+from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Static
 
-from client.portal.terminal import cut, spread
+from client.portal.style import BAR, BAR_STRONG, KEYS, KEYS_STRONG
+from client.portal.terminal import cut, help_lines, spread
 
 Result = TypeVar("Result")
 _LOW = 16
 """Fewer lines than this leave no room for empty ones."""
+_NARROW = 60
+"""Fewer columns than this leave no room for a margin."""
 
 
 class Bar(Widget):
     """One line with a text at each end."""
 
-    def __init__(self, left: str, right: str = "", classes: str | None = None) -> None:
-        super().__init__(classes=classes)
+    def __init__(self, left: str, right: str = "") -> None:
+        super().__init__()
         self._texts = (left, right)
 
     def say(self, left: str, right: str = "") -> None:
@@ -36,18 +42,50 @@ class Bar(Widget):
         """The line, over the whole width; never read as markup."""
         return Content(spread(*self._texts, self.size.width))
 
-    @property
-    def texts(self) -> tuple[str, str]:
-        """What it shows, uncut."""
-        return self._texts
+
+class Title(Bar):
+    """The first line: what this is, and for which machine at which site."""
+
+    def render_line(self, y: int) -> Strip:
+        """Told by Textual."""
+        width = self.size.width
+        if y or width < 2:
+            return Strip.blank(width)
+        line = spread(*self._texts, width - 2)
+        at = min(len(self._texts[0]), len(line))
+        return Strip([Segment(f" {line[:at]}", BAR_STRONG), Segment(f"{line[at:]} ", BAR)], width)
 
 
-class Rule(Widget):
-    """A line across the screen."""
+class Help(Widget):
+    """The last lines: which keys do what."""
 
-    def render(self) -> Content:
-        """ASCII, which every console and serial line has."""
-        return Content("-" * self.size.width)
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text
+
+    def say(self, text: str) -> None:
+        """Shows another text."""
+        if text != self._text:
+            self._text = text
+            self.refresh(layout=True)
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """Told by Textual."""
+        return len(help_lines(self._text, width - 2))
+
+    def render_line(self, y: int) -> Strip:
+        """Told by Textual."""
+        width = self.size.width
+        lines = help_lines(self._text, width - 2)
+        if y >= len(lines) or width < 2:
+            return Strip.blank(width)
+        segments = [Segment(" ", KEYS)]
+        for part in lines[y]:
+            key, space, what = part.partition(" ")
+            is_key = key.isupper() or len(key) == 1
+            segments.append(Segment(key, KEYS_STRONG if is_key else KEYS))
+            segments.append(Segment(f"{space}{what}   ", KEYS))
+        return Strip(segments).adjust_cell_length(width, KEYS).crop(0, width)
 
 
 class PortalScreen(Screen[None], Generic[Result]):
@@ -56,8 +94,8 @@ class PortalScreen(Screen[None], Generic[Result]):
     def __init__(self, title: tuple[str, str], help_text: str) -> None:
         super().__init__()
         self.answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._bar = Bar(*title, classes="title")
-        self._help = Line(help_text, "help")
+        self._bar = Title(*title)
+        self._help = Help(help_text)
         self._notice = Static("", id="notice", markup=False)
 
     def body(self) -> Iterator[Widget]:
@@ -67,11 +105,9 @@ class PortalScreen(Screen[None], Generic[Result]):
     def compose(self) -> ComposeResult:
         """Told by Textual."""
         yield self._bar
-        yield Rule()
         with Vertical(id="body"):
             yield from self.body()
         yield self._notice
-        yield Rule()
         yield self._help
 
     def finish(self, result: Result) -> None:
@@ -81,6 +117,7 @@ class PortalScreen(Screen[None], Generic[Result]):
 
     def notice(self, text: str) -> None:
         """Says what goes on behind the screen; nothing when all is well."""
+        text = f"! {text}" if text else ""
         if str(self._notice.content) != text:
             self._notice.update(text)
 
@@ -95,13 +132,14 @@ class PortalScreen(Screen[None], Generic[Result]):
     def on_resize(self, event: events.Resize) -> None:
         """Told by Textual."""
         self.set_class(event.size.height < _LOW, "-low")
+        self.set_class(event.size.width < _NARROW, "-narrow")
 
 
 class Line(Widget):
     """One line of text, cut with an ellipsis."""
 
-    def __init__(self, text: str, identity: str | None = None) -> None:
-        super().__init__(id=identity)
+    def __init__(self, text: str) -> None:
+        super().__init__()
         self._text = text
 
     def say(self, text: str) -> None:
@@ -112,7 +150,7 @@ class Line(Widget):
 
     def render(self) -> Content:
         """The text, as much as fits; never read as markup."""
-        return Content(cut(self._text, self.content_size.width))
+        return Content(cut(self._text, self.size.width))
 
 
 def words_of(text: str, *, classes: str = "") -> Static:

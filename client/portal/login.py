@@ -39,8 +39,7 @@ class LoginScreen(PortalScreen[Credentials | None]):
 
     def body(self) -> Iterator[Widget]:
         """The widgets between title and help."""
-        yield gap()
-        yield words_of(self._words("login"))
+        yield words_of(self._words("login"), classes="strong")
         yield gap()
         if self._username is not None:
             yield words_of(self._words("username"))
@@ -49,7 +48,7 @@ class LoginScreen(PortalScreen[Credentials | None]):
         yield words_of(self._words("password"))
         yield self._password
         yield gap()
-        yield words_of(self._message)
+        yield words_of(self._message, classes="bad")
 
     def on_key(self, event: events.Key) -> None:
         """Told by Textual."""

@@ -8,7 +8,7 @@ from textual.widget import Widget
 
 from bus.messages import Entry, FolderEntry, ItemEntry, Menu
 from client.items import SEPARATOR, every_item, matching
-from client.portal.frame import Bar, PortalScreen, gap, words_of
+from client.portal.frame import Bar, Line, PortalScreen, gap, words_of
 from client.portal.rows import Row, Rows
 from client.words import Words, plain
 
@@ -41,18 +41,21 @@ class MenuScreen(PortalScreen[Picked | None]):
         self._folded = [found.item.title.casefold() for found in self._items]
         self._path = self._known_path(place.folders)
         self._search = place.search
-        self._heading = Bar("")
+        self._heading = words_of(words("menu"), classes="strong")
+        self._where = Line("")
+        self._where.add_class("hint")
         self._find = Bar("")
         self._rows = Rows()
-        self._empty = words_of("")
+        self._empty = words_of("", classes="warn")
         self._shown: list[Entry | None] = []
         self._first = place.item_id
 
     def body(self) -> Iterator[Widget]:
         """The widgets between title and help."""
         yield self._heading
+        yield self._where
         if self._menu.stale:
-            yield words_of(self._words("menu_stale"))
+            yield words_of(self._words("menu_stale"), classes="warn")
         yield self._find
         yield gap()
         yield self._empty
@@ -135,7 +138,8 @@ class MenuScreen(PortalScreen[Picked | None]):
 
     def _say(self) -> None:
         where = plain(SEPARATOR.join(folder.title for folder in self._path))
-        self._heading.say(self._words("menu"), "" if self._search else where)
+        self._where.say(where)
+        self._where.display = bool(where) and not self._search
         if self._search:
             self.help(self._words("menu_help_search"))
         else:

@@ -53,10 +53,10 @@ class NameScreen(PortalScreen[Named | None]):
     def body(self) -> Iterator[Widget]:
         """The widgets between title and help."""
         words = self._words
-        yield words_of(words("name_item", item=self._item_title))
+        yield words_of(words("name_item", item=self._item_title), classes="strong")
         yield gap()
         if self._known is None:
-            yield words_of(words("name_unknown"))
+            yield words_of(words("name_unknown"), classes="warn")
         else:
             yield words_of(words("name_known", name=self._known))
         yield gap()

@@ -1,14 +1,14 @@
 """The screens that say no."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from textual import events
 from textual.widget import Widget
 
-from bus.messages import ProblemBody
+from bus.messages import ComputerRef
 from client.portal.frame import PortalScreen, gap, words_of
-from client.words import Words, plain
+from client.words import Words
 
 LOCKED_SECONDS = 10
 """How long the screen of a locked entry stays."""
@@ -22,25 +22,25 @@ class RefusedScreen(PortalScreen[bool]):
         self,
         title: tuple[str, str],
         words: Words,
-        problem: ProblemBody,
+        message: str,
+        computers: Sequence[ComputerRef] = (),
         *,
         request_id: str = "",
         help_text: str = "refused_help",
     ) -> None:
         super().__init__(title, words(help_text))
         self._words = words
-        self._problem = problem
+        self._message = message
+        self._computers = computers
         self._request_id = request_id
 
     def body(self) -> Iterator[Widget]:
         """The widgets between title and help."""
+        yield words_of(self._words("refused"), classes="bad")
         yield gap()
-        yield words_of(self._words("refused"))
-        yield gap()
-        yield words_of(plain(self._problem.message))
-        computers = self._problem.details.computers
-        if computers:
-            names = ", ".join(computer.name for computer in computers)
+        yield words_of(self._message)
+        if self._computers:
+            names = ", ".join(computer.name for computer in self._computers)
             yield words_of(self._words("refused_computers", names=names))
         if self._request_id:
             yield gap()
@@ -63,8 +63,7 @@ class LockedScreen(PortalScreen[None]):
 
     def body(self) -> Iterator[Widget]:
         """The widgets between title and help."""
-        yield gap()
-        yield words_of(self._words("locked"))
+        yield words_of(self._words("locked"), classes="bad")
         yield gap()
         yield words_of(self._words("locked_help", minutes=self._minutes))
 

@@ -1,19 +1,21 @@
 """A list of lines that scrolls; as quick with 5,000 of them as with five."""
 
+from collections import Counter
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.segment import Segment
-from rich.style import Style
 from textual.strip import Strip
 from textual.widget import Widget
 
-from client.portal.terminal import spread
+from client.portal.style import HINT, PLAIN, SELECTED
+from client.portal.terminal import cut, spread
 
 Row = tuple[str, str]
 """The texts at both ends of a line."""
 
-_REVERSE = Style(reverse=True)
-_PLAIN = Style()
+_LEAST = 9
+"""Columns of a hint that is worth its place."""
 
 
 class Rows(Widget):
@@ -22,6 +24,7 @@ class Rows(Widget):
     def __init__(self, rows: Sequence[Row] = (), *, selects: bool = True) -> None:
         super().__init__()
         self._rows = rows
+        self._twins = _twins(rows)
         self._selects = selects
         self._index = 0
         self._top = 0
@@ -39,6 +42,7 @@ class Rows(Widget):
     def fill(self, rows: Sequence[Row], index: int = 0) -> None:
         """Shows other lines."""
         self._rows = rows
+        self._twins = _twins(rows)
         self._top = 0
         self._index = 0
         self._select(index)
@@ -76,9 +80,24 @@ class Rows(Widget):
         selected = self._selects and number == self._index
         # The mark is for terminals that cannot reverse.
         mark = "> " if selected else "  "
-        text = spread(mark + left, right + " " if right else "", width)
-        return Strip([Segment(text, _REVERSE if selected else _PLAIN)], width)
+        room = width - cell_len(mark + left) - 2
+        # A title is worth more than its hint, unless it is the hint that tells it from another, or
+        # there is no room for the title anyway.
+        if room < -2 or left in self._twins:
+            room = max(room, width // 3)
+        hint = cut(f"{right} ", room) if right and room > _LEAST else ""
+        text = spread(mark + left, hint, width)
+        if selected:
+            return Strip([Segment(text, SELECTED)], width)
+        at = len(text) - len(hint)
+        return Strip([Segment(text[:at], PLAIN), Segment(text[at:], HINT)], width)
 
     def _select(self, index: int) -> None:
         self._index = max(0, min(index, len(self._rows) - 1))
         self.refresh()
+
+
+def _twins(rows: Sequence[Row]) -> frozenset[str]:
+    """The titles that stand there more than once."""
+    counts = Counter(left for left, _ in rows)
+    return frozenset(title for title, count in counts.items() if count > 1)

@@ -6,6 +6,7 @@ from textual import events
 from textual.widget import Widget
 
 from client.portal.frame import PortalScreen, gap, words_of
+from client.portal.progress import Waiting
 from client.words import Words
 
 
@@ -27,19 +28,19 @@ class SchedulingScreen(PortalScreen[None]):
         self._name = name
         self._request_id = request_id
         self._state = words_of("")
-        self._question = words_of("")
+        self._question = words_of("", classes="warn")
         self._asking = False
         self.is_safe = False
 
     def body(self) -> Iterator[Widget]:
         """The widgets between title and help."""
-        yield gap()
-        yield words_of(self._words("scheduling", item=self._item_title))
+        yield words_of(self._words("scheduling", item=self._item_title), classes="strong")
         yield gap()
         if self._name:
             yield words_of(self._words("scheduling_name", name=self._name))
         yield words_of(self._words("request", request_id=self._request_id))
         yield gap()
+        yield Waiting()
         yield self._state
         yield gap()
         yield self._question

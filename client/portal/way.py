@@ -12,6 +12,7 @@ from bus.connection import BusUnavailableError
 from bus.messages import ItemEntry, Menu, Outcome, ProblemBody, Schedule, Session, Welcome
 from bus.problems import Problem
 from bus.waiting import end
+from client.clock import follower
 from client.entry import door_of
 from client.identity import this_machine
 from client.journey import NEEDS_LOGIN, Journey
@@ -27,7 +28,7 @@ from client.portal.waiting import WaitingScreen
 from client.settings import shown
 from client.status import DONE, NO_SERVER, REFUSED
 from client.troubles import Notice
-from client.words import Words, plain
+from client.words import Words, plain, said
 
 _MOMENT: Final = 0.2
 """Seconds an answer may take before the screen says that it is waited for."""
@@ -59,10 +60,7 @@ class Way:
         self._username = ""
         self._notice = ""
         self._tell = portal.first.notice
-        machine = portal.machine or this_machine(boot_card=portal.settings.boot_card)
-        settings = portal.settings
-        door = door_of(settings, machine)
-        self._journey = Journey(portal.server, settings.site, machine, self._notify, door)
+        self._journey = self._begun()
 
     async def walk(self) -> int:
         """Goes all the way; the exit status."""
@@ -86,6 +84,14 @@ class Way:
             await end(finding)
             await self._journey.close()
 
+    def _begun(self) -> Journey:
+        portal, settings = self._portal, self._portal.settings
+        machine = portal.machine or this_machine(boot_card=settings.boot_card)
+        door = door_of(settings, machine)
+        return Journey(
+            portal.server, settings.site, machine, self._notify, door, follower(settings)
+        )
+
     async def _countdown(self, finding: asyncio.Task[Welcome]) -> bool:
         screen = self._portal.first
         await _either(finding, screen.answer)
@@ -93,11 +99,11 @@ class Way:
             try:
                 welcome = finding.result()
             except Problem as problem:
-                screen.notice(plain(problem.message))
+                screen.notice(said(self._words, problem.body()))
             else:
                 self._greet(welcome)
                 local = self._portal.settings.timeout
-                screen.headed((self._words("title"), plain(welcome.site)))
+                screen.headed(self._title())
                 screen.welcomed(
                     self._words,
                     welcome.computer.name if welcome.computer else None,
@@ -120,6 +126,10 @@ class Way:
                 welcome = await self._awaited(finding, waiting, left=NO_SERVER)
             except Problem as problem:
                 await self._refused(problem.body())
+                if problem.code == "bad_machine":
+                    # A card that was plugged in meanwhile may tell it from others.
+                    await self._journey.close()
+                    self._journey = self._begun()
                 finding = self._journey.welcome()
             else:
                 self._greet(welcome)
@@ -246,7 +256,8 @@ class Way:
             RefusedScreen(
                 self._title(),
                 self._words,
-                problem,
+                said(self._words, problem),
+                problem.details.computers or (),
                 request_id=request_id,
                 help_text="refused_help" if request_id else "refused_start_help",
             ),
@@ -308,7 +319,7 @@ class Way:
     def _waiting(self, text: str, help_text: str) -> WaitingScreen:
         words = self._words
         return WaitingScreen(
-            self._title(), words(text, server=shown(self._portal.server)), words(help_text)
+            self._title(), words, words(text, server=shown(self._portal.server)), words(help_text)
         )
 
     def _title(self) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from textual.pilot import Pilot
 from textual.screen import Screen
 
 from client.portal.app import Portal
+from client.portal.style import SELECTED
 from client.settings import Settings
 
 
@@ -28,13 +29,13 @@ class Technician:
         return "\n".join(line.rstrip() for line in self.lines())
 
     def selected(self) -> list[str]:
-        """The texts in reverse video."""
+        """The texts that look selected."""
         strips = self.portal.screen._compositor.render_strips()
         return [
             segment.text.strip()
             for strip in strips
             for segment in strip
-            if segment.style is not None and segment.style.reverse
+            if segment.style == SELECTED
         ]
 
     async def sees(self, *texts: str, seconds: float = 10) -> None:

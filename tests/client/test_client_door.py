@@ -1,6 +1,8 @@
 """What a technician reads when a secured server keeps the boot client out; each with a real one."""
 
 import asyncio
+import os
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -18,7 +20,9 @@ from bus.nkeys import KeyPair
 from client.main import run
 from client.portal.app import Portal
 from client.settings import Settings, WrongUseError, resolve
+from tests.faults.clocks import Clock
 from tests.secured import DAY, Authority, Gate, Issued, SecuredServer, gate
+from tests.terminal import Terminal
 
 KEY = machine_key(MACHINE)
 BOOT_KEY = KeyPair.generate("account")
@@ -129,6 +133,30 @@ async def test_what_is_wrong_with_a_certificate_is_said_with_its_cure(
     with server_with(tmp_path, certificate, authority) as server:
         async with at_portal(told(server)) as technician:
             await reads(technician, *texts)
+
+
+@pytest.mark.parametrize(
+    ("years", "texts"),
+    [
+        (-30, ("is not valid yet: it is 19", "Set this computer's clock.")),
+        (11, ("has expired: it is 20", "or set this clock if it is wrong.")),
+    ],
+)
+def test_a_clock_that_is_off_by_years_is_told_of(
+    tmp_path: Path, machine_file: Path, years: int, texts: tuple[str, ...]
+) -> None:
+    clock = Clock(tmp_path / "clock", years * 365.25 * 86_400)
+    with server_with(tmp_path) as server:
+        command = [
+            *(sys.executable, "-m", "cli", "client", "-t", "0", "--machine", str(machine_file)),
+            *("--server", server.url, "--ca", str(server.ca), "--site", server.site),
+        ]
+        with Terminal(command, {**os.environ, **clock.environment}) as pc:
+            pc.wait_for(" UTC", 40)
+            screen = " ".join(pc.text.split())
+            assert all(text in screen for text in texts), screen
+            process = pc.process.pid
+    Clock.clear_up(process)
 
 
 async def test_a_certificate_of_another_estate_is_said_to_be_one(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from bus.messages import Machine
 from bus.problems import Problem
 from client import smbios
 from client.identity import linux_machine, machine_in, this_machine
-from client.identity_windows import hardware_addresses
+from client.network import Card
 from client.settings import WrongUseError
+from client.windows import Windows, hardware_addresses, network_cards, ready_console
 
 UUID_TEXT = "4c4c4544-0042-3510-8052-b4c04f4d3132"
 
@@ -35,6 +36,7 @@ def card(
     kind: int = 1,
     bridge: bool = False,
     assigned: int = 0,
+    plugged_into: str = "pci",
 ) -> None:
     folder = sys_root / "class/net" / name
     folder.mkdir(parents=True)
@@ -43,6 +45,9 @@ def card(
     (folder / "addr_assign_type").write_text(f"{assigned}\n")
     if physical:
         (folder / "device").mkdir()
+        bus = sys_root / "bus" / plugged_into
+        bus.mkdir(parents=True, exist_ok=True)
+        (folder / "device/subsystem").symlink_to(bus)
     if bridge:
         (folder / "bridge").mkdir()
 
@@ -77,6 +82,15 @@ def test_the_card_booted_from_comes_first(tmp_path: Path) -> None:
         card(tmp_path, f"eth{number}", f"52:54:00:00:00:0{number}")
     macs = linux_machine(tmp_path, "52:54:00:00:00:03").macs
     assert macs == ("52:54:00:00:00:03", "52:54:00:00:00:01", "52:54:00:00:00:02")
+
+
+def test_a_usb_adapter_comes_last_even_if_it_was_booted_from(tmp_path: Path) -> None:
+    card(tmp_path, "enx1", "52:54:00:00:00:01", plugged_into="usb")
+    card(tmp_path, "eno1", "52:54:00:00:00:02")
+    card(tmp_path, "wlan0", "52:54:00:00:00:03")
+    machine = linux_machine(tmp_path, "52:54:00:00:00:01")
+    assert machine.macs == ("52:54:00:00:00:02", "52:54:00:00:00:03", "52:54:00:00:00:01")
+    assert machine_key(machine) == "mac525400000002"
 
 
 def test_a_machine_without_physical_cards_shows_its_others_but_no_bridge(tmp_path: Path) -> None:
@@ -173,8 +187,21 @@ def test_no_firmware_table_is_too_broken_to_be_read(junk: bytes, cut: int) -> No
     smbios.windows_table(junk)
 
 
-def row(address: bytes, permanent: bytes, *, kind: int = 6, flags: int = 1) -> bytes:
+def row(
+    address: bytes,
+    permanent: bytes,
+    *,
+    kind: int = 6,
+    flags: int = 1,
+    name: str = "Ethernet",
+    index: int = 0,
+    connected: int = 1,
+) -> bytes:
     made = bytearray(1352)
+    made[8:12] = index.to_bytes(4, "little")
+    described = name.encode("utf-16-le")
+    made[542 : 542 + len(described)] = described
+    made[1164:1168] = connected.to_bytes(4, "little")
     made[1056:1060] = len(address).to_bytes(4, "little")
     made[1060 : 1060 + len(address)] = address
     made[1092 : 1092 + len(permanent)] = permanent
@@ -198,7 +225,106 @@ def test_windows_shows_physical_cards_by_their_permanent_addresses() -> None:
     assert hardware_addresses(raw) == ("52:54:00:00:00:01", "52:54:00:00:00:02")
 
 
+def test_windows_shows_usb_adapters_last() -> None:
+    adapter, built_in = bytes.fromhex("525400000001"), bytes.fromhex("525400000002")
+    rows = (
+        row(adapter, adapter, name="Realtek USB GbE Family Controller"),
+        row(built_in, built_in, name="Intel(R) Ethernet Connection I219-LM"),
+    )
+    raw = len(rows).to_bytes(8, "little") + b"".join(rows)
+    assert hardware_addresses(raw) == ("52:54:00:00:00:02", "52:54:00:00:00:01")
+
+
+def unicast(index: int, family: int, address: bytes) -> bytes:
+    made = bytearray(80)
+    made[:2] = family.to_bytes(2, "little")
+    at = 4 if family == 2 else 8
+    made[at : at + len(address)] = address
+    made[40:44] = index.to_bytes(4, "little")
+    return bytes(made)
+
+
+class Recorded:
+    """Answers of a Windows, written down."""
+
+    def __init__(self, firmware: bytes, cards: tuple[bytes, ...], given: tuple[bytes, ...]) -> None:
+        self._firmware = firmware
+        self._cards = cards
+        self._given = given
+
+    def firmware(self) -> bytes:
+        return self._firmware
+
+    def interfaces(self) -> bytes:
+        return len(self._cards).to_bytes(8, "little") + b"".join(self._cards)
+
+    def addresses(self) -> bytes:
+        return len(self._given).to_bytes(8, "little") + b"".join(self._given)
+
+
+def test_windows_tells_who_it_is_and_which_cards_have_links_and_addresses() -> None:
+    mac = bytes.fromhex("525400000001")
+    windows = Windows(
+        Recorded(
+            bytes([0, 2, 7, 0]) + len(table()).to_bytes(4, "little") + table(),
+            (
+                row(mac, mac, name="Dead", index=3, connected=2),
+                row(mac, mac, name="Linked", index=4),
+                row(mac, mac, name="Working", index=5),
+                row(mac, mac, name="Six", index=6),
+            ),
+            (
+                unicast(4, 2, bytes([169, 254, 1, 2])),
+                unicast(5, 23, bytes.fromhex("fe80" + "00" * 14)),
+                unicast(5, 2, bytes([10, 1, 2, 3])),
+                unicast(6, 23, bytes.fromhex("20010db8" + "00" * 12)),
+                unicast(7, 99, b""),
+            ),
+        )
+    )
+    assert windows.machine().uuid == UUID_TEXT
+    assert windows.cards() == [
+        Card("Dead", has_link=False),
+        Card("Linked", has_link=True),
+        Card("Working", has_link=True, has_address=True),
+        Card("Six", has_link=True, has_address=True),
+    ]
+
+
+def test_a_windows_that_answers_nothing_has_no_card_and_no_name() -> None:
+    silent = Windows(Recorded(b"", (), ()))
+    assert (silent.machine(), silent.cards()) == (Machine(), [])
+
+
+class RecordedConsole:
+    """A console that remembers what was done to it."""
+
+    def __init__(self, mode: int | None) -> None:
+        self.now = mode
+        self.heeds_interrupts = True
+
+    def mode(self) -> int | None:
+        return self.now
+
+    def set_mode(self, mode: int) -> None:
+        self.now = mode
+
+    def ignore_interrupts(self) -> None:
+        self.heeds_interrupts = False
+
+
+def test_a_click_into_a_windows_console_does_not_stop_it() -> None:
+    console = RecordedConsole(0x01F7)  # as cmd.exe has it: QuickEdit on
+    ready_console(console)
+    assert console.now == 0x01B7
+    assert not console.heeds_interrupts
+    piped = RecordedConsole(None)
+    ready_console(piped)
+    assert piped.now is None
+
+
 @given(st.binary(max_size=3000))
 @settings(max_examples=50, deadline=None)
 def test_no_table_of_cards_is_too_broken_to_be_read(junk: bytes) -> None:
     hardware_addresses(junk)
+    network_cards(junk, junk)

@@ -15,8 +15,11 @@ from client.settings import (
 
 KERNEL = (
     "BOOT_IMAGE=vmlinuz quiet BOOTIF=01-52-54-00-ab-cd-ef "
-    "imageinvoker.server=nats://kernel:4222 imageinvoker.site=kernel-site "
-    'imageinvoker.item="Windows 11 Staff" imageinvoker.name=PC-KERNEL imageinvoker.timeout=0'
+    "imageinvoker.server=tls://kernel:4222 imageinvoker.site=kernel-site "
+    'imageinvoker.item="Windows 11 Staff" imageinvoker.name=PC-KERNEL imageinvoker.timeout=0 '
+    "imageinvoker.machine=/etc/machine.json imageinvoker.username=ann imageinvoker.ca=/ca.pem "
+    "imageinvoker.boot-credential=/credential imageinvoker.json imageinvoker.password-stdin=yes "
+    "imageinvoker.clock=server"
 )
 
 
@@ -26,34 +29,63 @@ def test_nothing_said_anywhere_leaves_the_defaults() -> None:
 
 def test_the_kernel_command_line_says_everything() -> None:
     assert resolve(environment={}, kernel=KERNEL) == Settings(
-        server="nats://kernel:4222",
+        server="tls://kernel:4222",
         site="kernel-site",
         item="Windows 11 Staff",
         name="PC-KERNEL",
         timeout=0,
+        machine=Path("/etc/machine.json"),
+        username="ann",
+        ca=Path("/ca.pem"),
+        boot_credential=Path("/credential"),
+        json=True,
+        password_stdin=True,
         boot_card="52:54:00:ab:cd:ef",
+        sets_clock=True,
     )
 
 
+def test_the_kernel_command_line_holds_all_that_the_client_takes_but_what_is_secret() -> None:
+    told = resolve(environment={}, kernel=KERNEL)
+    usual = Settings()
+    left = {name for name in Settings.__slots__ if getattr(told, name) == getattr(usual, name)}
+    assert left == {"password"}
+
+
+@pytest.mark.parametrize("where", ["imageinvoker.password=hush", "imageinvoker.password"])
+def test_a_password_on_the_kernel_command_line_is_refused_and_not_repeated(where: str) -> None:
+    with pytest.raises(WrongUseError, match="change that password") as caught:
+        resolve(environment={}, kernel=where)
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("value", "means"), [("", True), ("=1", True), ("=off", False)])
+def test_a_flag_on_the_kernel_command_line_stands_alone_or_says_yes_or_no(
+    value: str, means: bool
+) -> None:
+    assert resolve(environment={}, kernel=f"imageinvoker.json{value}").json is means
+
+
 def test_the_environment_outranks_the_kernel_command_line() -> None:
-    environment = {"IMAGEINVOKER_SERVER": "nats://env:1", "IMAGEINVOKER_SITE": "env-site"}
+    environment = {"IMAGEINVOKER_SERVER": "tls://env:1", "IMAGEINVOKER_SITE": "env-site"}
     settings = resolve(environment=environment, kernel=KERNEL)
-    assert (settings.server, settings.site) == ("nats://env:1", "env-site")
+    assert (settings.server, settings.site) == ("tls://env:1", "env-site")
 
 
 def test_an_argument_outranks_everything() -> None:
     settings = resolve(
-        server="arg:9",
+        server="tls://arg:9",
+        machine=Path("arg.json"),
         site="arg-site",
         timeout=7,
         item="job:1",
         name="ARG",
-        environment={"IMAGEINVOKER_SERVER": "nats://env:1", "IMAGEINVOKER_SITE": "env-site"},
+        environment={"IMAGEINVOKER_SERVER": "tls://env:1", "IMAGEINVOKER_SITE": "env-site"},
         kernel=KERNEL,
     )
-    assert settings.server == "arg:9"
+    assert settings.server == "tls://arg:9"
     assert (settings.site, settings.timeout, settings.item) == ("arg-site", 7, "job:1")
-    assert settings.name == "ARG"
+    assert (settings.name, settings.machine) == ("ARG", Path("arg.json"))
 
 
 def test_a_zero_given_as_an_argument_is_not_mistaken_for_nothing() -> None:
@@ -83,6 +115,7 @@ def test_the_password_comes_from_the_environment_and_is_never_shown() -> None:
         ({"timeout": 86_401}, "", "--timeout"),
         ({}, "imageinvoker.timeout=soon", "imageinvoker.timeout on the kernel command line"),
         ({}, "imageinvoker.timeout=²", "imageinvoker.timeout on the kernel command line"),
+        ({}, "imageinvoker.json=perhaps", "imageinvoker.json on the kernel command line"),
         ({}, "imageinvoker.site=UPPER", "imageinvoker.site on the kernel command line"),
     ],
 )

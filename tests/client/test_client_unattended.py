@@ -200,7 +200,7 @@ async def test_a_machine_without_any_identity_is_refused(
     file = tmp_path / "nobody.json"
     file.write_bytes(msgspec.json.encode(Machine(serial="None")))
     assert await asyncio.to_thread(run, told(site, file)) == 3
-    assert "cannot be told apart" in capsys.readouterr().err
+    assert "Nothing tells this computer from others" in capsys.readouterr().err
 
 
 def test_no_server_anywhere_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,1 @@
+"""Boot images: what a technician starts a PC with."""

@@ -1,0 +1,1 @@
+"""What runs inside of the Linux boot image, from the kernel's first program to the last."""
