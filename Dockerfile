@@ -19,6 +19,8 @@ COPY pyproject.toml README.md LICENSE ./
 COPY bus bus
 COPY cli cli
 COPY client client
+COPY engine engine
+COPY estate estate
 COPY express express
 COPY services services
 RUN tools/bin/pip wheel --no-deps --no-build-isolation -w dist . \

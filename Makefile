@@ -5,12 +5,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEBIAN := python3-venv unixodbc libsqliteodbc odbc-postgresql postgresql samba-ad-dc samba-ad-provision \
-	prometheus systemd fonts-dejavu-core libfaketime
+	prometheus systemd fonts-dejavu-core libfaketime iproute2
 FIGURE ?=
 PART ?=
 MACHINES ?=
 REPORT ?=
-WORKERS ?= 2
+WORKERS ?= 3
 BENCH = $(BIN)/python -m bench $(if $(MACHINES),--machines $(MACHINES)) $(if $(REPORT),--report $(REPORT))
 
 help: ## list the commands
@@ -47,7 +47,8 @@ test: check ## everything that `check` does, and every test
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 soak: setup ## kill, freeze and fill the parts of a site for long, while 200 machines go through it
-	IMAGEINVOKER_FAULT_MACHINES=200 IMAGEINVOKER_FAULT_ROUNDS=5 $(BIN)/pytest -n $(WORKERS) -s tests/faults
+	IMAGEINVOKER_FAULT_MACHINES=200 IMAGEINVOKER_FAULT_ROUNDS=5 IMAGEINVOKER_FAULT_CUTS=30 \
+		$(BIN)/pytest -n $(WORKERS) -s tests/faults
 
 bench: setup ## every figure, or one: make bench FIGURE=show_rate
 	@$(BENCH) $(FIGURE)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from bench.harness import MeasureError
 
@@ -43,17 +44,29 @@ def counters(metrics: str, **labels: str) -> dict[str, float]:
     Raises:
         MeasureError: it does not answer.
     """
+    return {
+        sample.name: sample.value
+        for sample in _samples(metrics)
+        if labels.items() <= sample.labels.items()
+    }
+
+
+def total(metrics: str, name: str) -> float:
+    """The sum of all values of one name that a service tells.
+
+    Raises:
+        MeasureError: it does not answer.
+    """
+    return sum(sample.value for sample in _samples(metrics) if sample.name == name)
+
+
+def _samples(metrics: str) -> list[Sample]:
     try:
         with urllib.request.urlopen(metrics, timeout=_TIMEOUT) as answer:
             page = answer.read().decode()
     except (OSError, urllib.error.URLError) as error:
         raise MeasureError(f"{metrics} does not answer: {error}") from error
-    return {
-        sample.name: sample.value
-        for family in text_string_to_metric_families(page)
-        for sample in family.samples
-        if labels.items() <= sample.labels.items()
-    }
+    return [sample for family in text_string_to_metric_families(page) for sample in family.samples]
 
 
 def processor_time(pid: int) -> float:

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 from bench import (
+    callout,
     client_memory,
     cold_visit,
     event_backlog,
     first_screen,
     history_stats,
+    hub_monitor,
     login_burst,
     menu_build,
     menu_change,
@@ -17,6 +19,7 @@ from bench import (
     service_memory,
     show_rate,
     show_rights,
+    show_secured,
     storm,
     welcome_computers,
 )
@@ -28,10 +31,12 @@ def runs(machines: int = storm.MACHINES, report: Path | None = None) -> tuple[Ru
     return (
         show_rate.RUN,
         show_rights.RUN,
+        show_secured.RUN,
         cold_visit.RUN,
         welcome_computers.ON_POSTGRES,
         welcome_computers.ON_SQLITE,
         login_burst.RUN,
+        callout.RUN,
         menu_build.RUN,
         menu_change.RUN,
         schedule_folder.ON_SQLITE,
@@ -41,6 +46,7 @@ def runs(machines: int = storm.MACHINES, report: Path | None = None) -> tuple[Ru
         service_memory.RUN,
         monitor_rate.ON_SQLITE,
         monitor_rate.ON_POSTGRES,
+        hub_monitor.RUN,
         event_backlog.RUN,
         history_stats.OF_ONE_SITE,
         history_stats.OF_ALL_SITES,

@@ -30,9 +30,9 @@ from bus.events import EventLog
 from bus.machines import machine_key
 from bus.messages import Schedule
 from bus.option_store import LiveOptions
+from engine.finding import find
 from express.connection import sqlite_dsn
 from express.database import Database
-from express.layout_cache import LayoutCache
 from express.schema import create_embedded
 from services.admission import Admission
 from services.running import Site
@@ -110,9 +110,9 @@ async def _scheduler(url: str, folder: Path, name: str, log: type[EventLog]) -> 
     site = Site(name, connection, options)
     events = log(connection, name)
     admission = Admission(connection, name, options, events)
-    asking, carrying, layouts = Database(dsn), Database(dsn), LayoutCache()
-    intake = Intake(site, asking, layouts, admission, events)
-    carrier = Carrier(site, carrying, layouts, admission, events, turns=1)
+    engine = find(dsn).open(name)
+    intake = Intake(site, engine, admission, events)
+    carrier = Carrier(site, engine, admission, events)
     service = site.service("scheduler", "Schedules what technicians pick")
     service.serve(contract.SCHEDULE, intake.schedule)
     await admission.start()
@@ -124,10 +124,8 @@ async def _scheduler(url: str, folder: Path, name: str, log: type[EventLog]) -> 
         await service.leave()
     finally:
         await carrier.stop()
-        await intake.stop()
         await admission.stop()
-        await asking.close()
-        await carrying.close()
+        await engine.close()
         await options.stop()
         await connection.close()
 

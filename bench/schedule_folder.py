@@ -26,12 +26,12 @@ from bench.trees import fill
 from bus.access import ALL_RIGHTS
 from bus.messages import Machine, Request
 from bus.options import DEFAULTS
+from engine.orders import Order
+from engine.tree import Folder, Job
+from express.carrying import carry_out
 from express.connection import sqlite_dsn
 from express.database import Database
 from express.layout_cache import LayoutCache
-from express.tree import Folder, Job
-from services.scheduler.carrying import carry_out
-from services.scheduler.plan import Order
 from tests.databases import PostgresServer
 
 _JOB_IDS: Final = range(3_000_000, 3_001_000)

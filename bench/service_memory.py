@@ -29,7 +29,7 @@ from bus.option_store import OptionStore
 from bus.options import PASSWORD, parse
 from client.items import every_item
 from client.journey import Journey
-from express.tree import Folder, Job
+from engine.tree import Folder, Job
 
 _COMPUTERS: Final = 100_000
 _KINDS: Final[tuple[MenuType, ...]] = ("flat", "folders")

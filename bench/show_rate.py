@@ -98,7 +98,7 @@ def _make(say: Say) -> Mapping[str, float]:
 async def _measure(site: Site, say: Say) -> Comparison:
     connection = await nats.connect(site.url)
     try:
-        shown = await show(connection, site, MACHINE)
+        shown = await show(connection, site.name, MACHINE)
         say(f"a menu of {shown.items} items, {len(shown.answer)} bytes")
         return await compare(connection, site, [shown], say)
     finally:
@@ -106,9 +106,9 @@ async def _measure(site: Site, say: Say) -> Comparison:
 
 
 async def show(
-    connection: Client, site: Site, machine: Machine, token: str | None = None
+    connection: Client, site: str, machine: Machine, token: str | None = None
 ) -> Exchange:
-    """Asks the menu service once.
+    """Asks the menu service of a site once.
 
     Raises:
         MeasureError: it answers a problem.
@@ -132,19 +132,19 @@ async def compare(
     say(f"{IN_FLIGHT} requests in flight")
     rates = Rounds(say, "show", "echo", per_second)
     slowest = Rounds(say, "show p99", "echo p99", milliseconds)
-    menu = _menu(site, "")
+    menu = _menu(site.name, "")
     echoes = f"{_ECHO}."
     with echo(site, _ECHO, {each.machine: each.answer for each in exchanges}) as pid:
         await until_heard(connection, echoes + exchanges[0].machine)
-        await _burst(connection, menu, exchanges, _WARM_UP)
-        await _burst(connection, echoes, exchanges, _WARM_UP)
+        await burst(connection, menu, exchanges, _WARM_UP)
+        await burst(connection, echoes, exchanges, _WARM_UP)
         before = await _processor_times(site, pid)
         for _ in range(_BLOCKS):
             showing: list[float] = []
             echoing: list[float] = []
             for _ in range(_ROUNDS):
-                shown = await _burst(connection, menu, exchanges, _REQUESTS)
-                echoed = await _burst(connection, echoes, exchanges, _REQUESTS)
+                shown = await burst(connection, menu, exchanges, _REQUESTS)
+                echoed = await burst(connection, echoes, exchanges, _REQUESTS)
                 rates.add(shown.rate, echoed.rate)
                 showing += shown.waits
                 echoing += echoed.waits
@@ -162,11 +162,11 @@ async def _processor_times(site: Site, pid: int) -> tuple[float, float]:
     return taken.processor, processor_time(pid)
 
 
-def _menu(site: Site, machine: str) -> str:
-    return subjects.endpoint(site.name, "menu", contract.SHOW.verb, machine)
+def _menu(site: str, machine: str) -> str:
+    return subjects.endpoint(site, "menu", contract.SHOW.verb, machine)
 
 
-async def _burst(
+async def burst(
     connection: Client, subject: str, exchanges: Sequence[Exchange], count: int
 ) -> Burst:
     """Asks ``count`` times, one exchange after the other, with a fixed number in flight.

@@ -27,7 +27,7 @@ from bus.access import Rule, make_rule, rule_key
 from bus.connection import Connection, ask, connect
 from bus.machines import machine_key
 from bus.messages import Login, encode
-from express.tree import Folder
+from engine.tree import Folder
 from services.auth.accounts import Account, Accounts
 
 _TECHNICIANS: Final = 200
@@ -127,7 +127,7 @@ async def _menus(connection: Connection, site: Site, tokens: Sequence[str]) -> l
     before: list[Exchange] = []
     while time.monotonic() < give_up:
         now = [
-            await show(connection, site, new_machine(number), token)
+            await show(connection, site.name, new_machine(number), token)
             for number, token in enumerate(tokens)
         ]
         if now == before:

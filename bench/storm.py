@@ -31,7 +31,7 @@ from bus.connection import connect
 from bus.option_store import OptionStore
 from bus.options import PASSWORD
 from cli.storm.results import Result, Served, told
-from express.tree import Folder, Job
+from engine.tree import Folder, Job
 
 MACHINES: Final = 10_000
 _WITHIN: Final = 60.0

@@ -6,9 +6,9 @@ from typing import Final
 
 import pyodbc
 
+from engine.tree import Folder, Job
 from express.database import Database
 from express.schema import create_embedded
-from express.tree import Folder, Job
 
 _LEVELS: Final = (("Campus", 10), ("Faculty", 90), ("Department", 900), ("Room", 4000))
 """What the folders of each depth are called, and how many there are: 5,000, nested 4 deep."""

@@ -4,13 +4,21 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 import nats.errors
 import nats.js.errors
 import structlog
 from nats.js import JetStreamContext
-from nats.js.api import KeyValueConfig, RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import (
+    ExternalStream,
+    KeyValueConfig,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+    StreamSource,
+)
 from nats.js.kv import KeyValue
 
 from bus import subjects
@@ -60,6 +68,14 @@ _BUCKETS: Final = (
     KeyValueConfig(bucket=subjects.MAILED, description="How far operators are told by mail"),
     KeyValueConfig(bucket=subjects.ACCESS, description="Who may deploy what", history=5),
 )
+_OF_THE_ESTATE: Final = (
+    KeyValueConfig(bucket=subjects.REVOKED, description="Boot images that are revoked"),
+    KeyValueConfig(bucket=subjects.SITES, description="The sites of the estate"),
+    KeyValueConfig(bucket=subjects.ESTATE_OPTIONS, description="Options of all sites", history=5),
+)
+"""Written at the hub, and at its sites the same."""
+_AT_THE_HUB: Final = frozenset({subjects.LIVE, subjects.OPTIONS})
+"""What the hub has of the others: what its monitor writes, and what each program reads."""
 
 _REREAD: Final = 30.0
 """Seconds after which a watch is read anew in full, at the earliest, and at the latest in twice as
@@ -69,12 +85,76 @@ _FORGOTTEN: Final = 2.0
 of those that were read anew would be left of each, and a stream has 1,000 consumers at most."""
 
 
-async def prepare(stream: JetStreamContext) -> None:
-    """Makes every stream and bucket that is not there yet; what is there is left as it is."""
+class OwnBucketError(nats.errors.Error):
+    """A site has a bucket of its own where it should have the hub's: from when it stood alone.
+
+    No stream becomes a mirror, and what was said here, such as which boot images are revoked, must
+    not vanish unseen: so an operator has to do it, and no service needs the right to delete one.
+    """
+
+    def __init__(self, bucket: str) -> None:
+        super().__init__(
+            f"{bucket} was made here before this site had a hub, and is not the hub's. Say at the "
+            f"hub what it holds (site register, pki boot revoke, options --estate), then delete "
+            f"the stream KV_{bucket} here, or its folder while the bus is down"
+        )
+
+
+async def prepare(stream: JetStreamContext, *, hub: str | None = None, replicas: int = 1) -> None:
+    """Makes every stream and bucket that is not there yet; what is there is left as it is.
+
+    So many ``replicas`` of each are kept, each on a server of its own.
+
+    With the JetStream domain of a ``hub``, what is of the whole estate is what the hub has: read
+    here also while the line is cut, and written nowhere but there.
+
+    Raises:
+        OwnBucketError: a bucket of our own stands where the hub's should.
+        nats.errors.Error: the bus does not answer, or has fewer servers than ``replicas``.
+    """
     for config in _STREAMS:
-        await _unless_there(stream.add_stream(config))
-    for bucket in _BUCKETS:
-        await _unless_there(stream.create_key_value(bucket))
+        await _unless_there(stream.add_stream(replace(config, num_replicas=replicas)))
+    for bucket in _BUCKETS if hub else (*_BUCKETS, *_OF_THE_ESTATE):
+        await _unless_there(stream.create_key_value(replace(bucket, replicas=replicas)))
+    for bucket in _OF_THE_ESTATE if hub else ():
+        await _mirror(stream, bucket, hub, replicas)
+
+
+async def prepare_hub(stream: JetStreamContext, replicas: int) -> None:
+    """Makes the buckets of an estate's hub; what is there stays.
+
+    Raises:
+        nats.errors.Error: the bus does not answer, or has fewer servers than ``replicas``.
+    """
+    for bucket in (*_OF_THE_ESTATE, *_BUCKETS):
+        if bucket in _OF_THE_ESTATE or bucket.bucket in _AT_THE_HUB:
+            await _unless_there(stream.create_key_value(replace(bucket, replicas=replicas)))
+
+
+async def _mirror(
+    stream: JetStreamContext, bucket: KeyValueConfig, hub: str | None, replicas: int
+) -> None:
+    name = f"KV_{bucket.bucket}"
+    try:
+        there = (await stream.stream_info(name)).config
+    except nats.js.errors.NotFoundError:
+        pass
+    else:
+        if there.mirror is None:
+            raise OwnBucketError(bucket.bucket)
+        return
+    config = StreamConfig(
+        name=name,
+        description=bucket.description,
+        storage=StorageType.FILE,
+        max_msgs_per_subject=bucket.history,
+        num_replicas=replicas,
+        deny_delete=True,
+        allow_direct=True,
+        mirror_direct=True,
+        mirror=StreamSource(name=name, external=ExternalStream(api=f"$JS.{hub}.API")),
+    )
+    await _unless_there(stream.add_stream(config))
 
 
 async def watch(
@@ -104,7 +184,7 @@ async def _states(
                 # nats-py 2.16 says so, too, while the keys are still on their way.
                 whole = whole or await _is_empty(stream, bucket, site)
             else:
-                key = entry.key.partition(".")[2]
+                key = entry.key[len(site) + 1 :]
                 if entry.operation or entry.value is None:
                     values.pop(key, None)
                 else:

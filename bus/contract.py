@@ -8,9 +8,11 @@ from typing import Final, Generic, Protocol, TypeVar
 
 import msgspec
 
+from bus import subjects
 from bus.messages import (
     AskStatus,
     Hello,
+    Here,
     Login,
     Machine,
     Menu,
@@ -19,6 +21,7 @@ from bus.messages import (
     Session,
     ShowMenu,
     Welcome,
+    Where,
     decoder,
 )
 from bus.problems import Code
@@ -47,14 +50,19 @@ class Endpoint(Generic[Asked, Answered]):
         problems: tuple[Code, ...],
         *,
         in_parts: bool = False,
+        site: str | None = None,
     ) -> None:
-        """``in_parts`` says that an answer may come in parts, to who knows of them."""
+        """``in_parts`` says that an answer may come in parts, to who knows of them.
+
+        ``site`` is what stands for the site where the question is not one to a certain site.
+        """
         self.service = service
         self.verb = verb
         self.asked = asked
         self.answered = answered
         self.problems: tuple[Code, ...] = (*COMMON, *problems)
         self.in_parts = in_parts
+        self.site = site
         self.asked_decoder: msgspec.json.Decoder[Asked] = decoder(asked)
         self.answered_decoder: msgspec.json.Decoder[Answered] = decoder(answered)
 
@@ -97,4 +105,6 @@ STATUS: Final = Endpoint(
     "scheduler", "status", AskStatus, Outcome, ("unknown_request", "deployment_server_unavailable")
 )
 
-ENDPOINTS: Final = (WELCOME, LOGIN, SHOW, SCHEDULE, STATUS)
+WHERE: Final = Endpoint("auth", "where", Where, Here, ("unknown_site",), site=subjects.ESTATE)
+
+ENDPOINTS: Final = (WHERE, WELCOME, LOGIN, SHOW, SCHEDULE, STATUS)

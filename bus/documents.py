@@ -52,7 +52,7 @@ subject, so that the bus's permissions can hold a caller to one machine; they do
 """
 _PARAMETERS: Final[Json] = {
     "site": {
-        "description": "The site: 1 to 32 of `a-z`, `0-9` and `-`.",
+        "description": "The site: 1 to 32 of `a-z`, `0-9` and `-`, but not `estate`.",
         "examples": ["main"],
     },
     "machine": {
@@ -111,6 +111,8 @@ class Question(Protocol):
     def problems(self) -> tuple[Code, ...]: ...
     @property
     def in_parts(self) -> bool: ...
+    @property
+    def site(self) -> str | None: ...
 
 
 class _Stream(Struct, frozen=True):
@@ -191,6 +193,19 @@ _BUCKETS: Final[Json] = {
     subjects.ACCESS: {
         "key": "<site>.<rule>",
         "description": "The access rules: who may deploy what, as JSON.",
+    },
+    subjects.REVOKED: {
+        "key": f"{subjects.ESTATE}.<image>",
+        "description": "The boot images whose credentials let nobody in any more, as JSON.",
+    },
+    subjects.SITES: {
+        "key": f"{subjects.ESTATE}.<site>",
+        "description": "The sites of the estate, with their servers and subnets, as JSON.",
+    },
+    subjects.ESTATE_OPTIONS: {
+        "key": f"{subjects.ESTATE}.default.<option>, {subjects.ESTATE}.enforced.<option>",
+        "description": "The options of all sites as JSON: those that hold where a site has none "
+        "of its own, and those that hold whatever it has.",
     },
 }
 
@@ -303,8 +318,10 @@ def _channels() -> Json:
     for question in _QUESTIONS:
         name = _name(question)
         channels[name] = {
-            "address": subjects.endpoint("{site}", question.service, question.verb, "{machine}"),
-            "parameters": _parameters("site", "machine"),
+            "address": subjects.endpoint(
+                question.site or "{site}", question.service, question.verb, "{machine}"
+            ),
+            "parameters": _parameters(*(() if question.site else ("site",)), "machine"),
             "messages": _messages((question.asked.__name__,)),
         }
         channels[f"{name}.reply"] = {

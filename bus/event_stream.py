@@ -20,7 +20,7 @@ from bus.pulling import Pull, numbers, pulled
 
 BATCH: Final = 500
 """Messages that are taken at a time, at most."""
-_GATHERED: Final = 0.2
+GATHERED: Final = 0.2
 """Seconds that events wait for more to be taken with them, where one comes after the other."""
 _YEARS: Final = range(1970, 9000)
 """When events can have happened: near the ends of the calendar nobody can reckon with a moment."""
@@ -114,15 +114,26 @@ async def read_batches(
     kinds: Collection[Kind] = (),
     follow: bool = False,
     caught_up: Callable[[], None] | None = None,
+    gathered: float = GATHERED,
 ) -> AsyncGenerator[list[Placed]]:
     """As `read`, but as many events at a time as there are, each with its place.
+
+    ``gathered`` is as for `reader`.
 
     Raises:
         nats.errors.Error, TimeoutError: as `read`.
     """
 
     def behind(position: int) -> AbstractAsyncContextManager[Reader]:
-        return reader(connection, site, after=position, since=since, machines=machines, kinds=kinds)
+        return reader(
+            connection,
+            site,
+            after=position,
+            since=since,
+            machines=machines,
+            kinds=kinds,
+            gathered=gathered,
+        )
 
     log = structlog.get_logger("events").bind(site=site)
     async with contextlib.aclosing(_standing(behind, log, follow=follow)) as batches:
@@ -183,8 +194,11 @@ async def reader(
     since: datetime | None = None,
     machines: Collection[str] = (),
     kinds: Collection[Kind] = (),
+    gathered: float = GATHERED,
 ) -> AsyncGenerator["Reader"]:
     """Reads a site's events from behind a place in the stream; without one, from a moment on.
+
+    Those that come one after the other are taken together, in so many seconds.
 
     Raises:
         nats.errors.Error, TimeoutError: the bus cannot be read.
@@ -195,14 +209,20 @@ async def reader(
     wanted = [subjects.event(site, machine, kind) for machine in machines or ("*",)]
     start = None if after else since
     async with pulled(connection, subjects.EVENTS, wanted, after=after, since=start) as pull:
-        yield Reader(pull, state, site, kinds, after)
+        yield Reader(pull, state, site, kinds, after, gathered)
 
 
 class Reader:
     """The events of a site that somebody reads."""
 
     def __init__(
-        self, pull: Pull, stream: StreamState, site: str, kinds: Collection[Kind], after: int
+        self,
+        pull: Pull,
+        stream: StreamState,
+        site: str,
+        kinds: Collection[Kind],
+        after: int,
+        gathered: float,
     ) -> None:
         self.stream = stream
         """The stream as it was when this began."""
@@ -211,6 +231,7 @@ class Reader:
         self._pull = pull
         self._site = site
         self._kinds = frozenset[str](kinds)
+        self._gathered = gathered
         self._busy = False
         self._log = structlog.get_logger("events").bind(site=site)
 
@@ -229,7 +250,7 @@ class Reader:
                 the position.
         """
         if self._busy:
-            await asyncio.sleep(_GATHERED)
+            await asyncio.sleep(self._gathered)
         found = await self._pull.take(most, wait)
         # What has come since the first was sent is taken with it.
         while found and self.pending and len(found) < most:

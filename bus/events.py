@@ -28,6 +28,7 @@ Kind = Literal[
     "login_failed",
     "login_locked",
     "login_unlocked",
+    "connection_refused",
     "session_refused",
     "request_accepted",
     "request_refused",

@@ -13,6 +13,7 @@ from bus.problems import Problem
 _UUID = re.compile(r"[0-9a-f]{32}\Z")
 _MAC = re.compile(r"[0-9a-f]{12}\Z")
 _SAME = re.compile(r"(.)\1*\Z")
+_SERIAL_KEY = re.compile(r"sn[0-9a-f]{16}\Z")
 
 _PLACEHOLDER_TEXTS: Final = frozenset(
     {
@@ -194,3 +195,10 @@ def machine_key(machine: Machine) -> str:
         if mac:
             return "mac" + mac
     raise Problem("bad_machine")
+
+
+def valid_key(text: str) -> bool:
+    """Whether `machine_key` can give this: the key of a machine that can be told from others."""
+    if text.startswith("mac"):
+        return normal_mac(text[3:]) == text[3:]
+    return _SERIAL_KEY.match(text) is not None or normal_uuid(text) == text

@@ -60,6 +60,22 @@ class Hello(Struct, frozen=True, kw_only=True):
     visit: RequestId | None = None
 
 
+class Where(Struct, frozen=True, kw_only=True):
+    """A machine asks at which site it is: the bus knows from which network address it has come."""
+
+    machine: Machine
+
+
+class Here(Struct, frozen=True, kw_only=True):
+    """The site of a machine, and where its bus is: addresses such as ``tls://10.1.0.5:4222``.
+
+    Without any, it is the bus that was asked.
+    """
+
+    site: str
+    servers: tuple[str, ...] = ()
+
+
 class ComputerRef(Struct, frozen=True, kw_only=True):
     """A computer of the deployment server."""
 

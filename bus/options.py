@@ -35,6 +35,10 @@ _NOTHING: Final[dict[str, frozenset[str]]] = {
 """How an operator says that an option is to have no value."""
 
 TEXT_PREFIX: Final = "text."
+DEFAULT: Final = "default"
+"""The layer of the estate's options that hold where a site has none of its own."""
+ENFORCED: Final = "enforced"
+"""The layer of those that hold whatever a site says."""
 PASSWORD: Final = "password_hash"  # noqa: S105 (the name of a key)
 """The shared password, kept as a hash beside the options; it is set, never shown."""
 
@@ -167,6 +171,21 @@ DEFAULTS: Final = Options()
 
 class OptionError(ValueError):
     """An option that does not exist, or a value that does not fit; the text names the cure."""
+
+
+def in_force(own: Mapping[str, bytes], estate: Mapping[str, bytes]) -> dict[str, bytes]:
+    """A site's values, with those of the estate around them.
+
+    What the estate enforces wins, then what the site says, then the estate's default. The estate's
+    names begin with ``default.`` or ``enforced.``.
+    """
+    return _of(estate, DEFAULT) | dict(own) | _of(estate, ENFORCED)
+
+
+def _of(estate: Mapping[str, bytes], layer: str) -> dict[str, bytes]:
+    """The values of one layer, by the option's name."""
+    start = f"{layer}."
+    return {name[len(start) :]: value for name, value in estate.items() if name.startswith(start)}
 
 
 def names() -> list[str]:

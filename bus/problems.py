@@ -17,6 +17,7 @@ Code = Literal[
     "forbidden",
     "unknown_item",
     "unknown_request",
+    "unknown_site",
     "ambiguous_machine",
     "name_taken",
     "request_conflict",
@@ -37,6 +38,11 @@ CATALOGUE: Final[dict[Code, tuple[int, str]]] = {
     "forbidden": (403, "You may not do this."),
     "unknown_item": (404, "This menu item does not exist any more."),
     "unknown_request": (404, "This request is not known here."),
+    "unknown_site": (
+        404,
+        "This machine is at no known site: its network address is in no site's subnets. "
+        "Ask an operator to add its subnet to a site.",
+    ),
     "ambiguous_machine": (
         409,
         "Several computers match this machine. Ask an operator to tidy them.",

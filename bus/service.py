@@ -11,8 +11,10 @@ import contextlib
 import re
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, TypedDict, TypeVar
 
 import nats.errors
@@ -34,15 +36,24 @@ Answered = TypeVar("Answered")
 
 LIMIT: Final = 2000
 """How many questions one copy of a service answers side by side."""
+OF_EACH: Final = 100
+"""How many of them are one machine's where nobody is trusted; a boot client asks one at a time."""
 RETRY_AFTER: Final = 0.5
 """Seconds after which a caller that was turned away should ask again."""
 LEAVE_TIMEOUT: Final = 20.0
 """Seconds that running questions get to end when the service leaves."""
+LARGEST: Final = 64 * 1024
+"""Bytes of a question: the bus's own limit is made for answers, which may be much larger."""
 _CANCEL_TIMEOUT: Final = 1.0
 """Seconds that a refused question gets to clean up."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
 _BACKLOG: Final = 65_536
+_INBOX: Final = subjects.inbox("")
+_ASTRAY: Final = "answer_astray"
+"""What statistics call a question whose answer would go elsewhere than to its machine."""
+_TOLD_EVERY: Final = 60.0
+"""Seconds between two lines about questions whose answers would go astray."""
 _OVERLOADED: Final = Problem("overloaded", details=Details(retry_after=RETRY_AFTER))
 _NOT_UNDERSTOOD: Final = Problem("bad_request")
 _OTHER_MACHINE: Final = Problem(
@@ -150,11 +161,15 @@ class Service:
         limit: int = LIMIT,
         detailed: Callable[[], bool] = lambda: False,
         observe: Observer = lambda _endpoint, _code, _seconds: None,
+        strict: bool = False,
     ) -> None:
         """Makes a copy that is not on the bus yet.
 
         ``limit`` bounds the questions answered side by side; while ``detailed`` says so, each
-        question is logged; ``observe`` is told of each one that has been answered.
+        question is logged; ``observe`` is told of each one that has been answered. With ``strict``
+        an answer goes to the inbox of the machine that asks, or nowhere: else whoever may ask could
+        have the service write to any subject that it may write to itself. And none has more than
+        its part of the bound.
         """
         if not _NAME.match(name):
             raise ValueError(f"{name!r} is no service name (ADR-32: letters, digits, _ and -)")
@@ -167,12 +182,16 @@ class Service:
         self._limit = limit
         self._detailed = detailed
         self._observe = observe
+        self._strict = strict
+        self._astray = 0
+        self._astray_told_at = -_TOLD_EVERY
         self._started = datetime.now(UTC)
         self._stats: list[EndpointStats] = []
         self._receivers: list[tuple[str, Callable[[Msg], Coroutine[None, None, None]]]] = []
         self._asked: list[Subscription] = []
         self._watched: list[Subscription] = []
         self._running: set[asyncio.Task[None]] = set()
+        self._of_each: defaultdict[str, int] = defaultdict(int)
         self._log = structlog.get_logger(name).bind(site=site, service=name, instance=self.id)
 
     @property
@@ -191,7 +210,8 @@ class Service:
         What ``at_once`` answers is not asked of ``handler``: a question for which nothing must be
         waited for costs a third without a task of its own.
         """
-        subject = subjects.endpoint(self._site, self._name, endpoint.verb)
+        subject = subjects.endpoint(endpoint.site or self._site, self._name, endpoint.verb)
+        strict, place = self._strict, len(subject) - 1
         stats = EndpointStats(name=endpoint.verb, subject=subject, queue_group=self._name)
         self._stats.append(stats)
 
@@ -199,19 +219,25 @@ class Service:
             if not message.reply:
                 return
             stats.num_requests += 1
+            # Whoever asks on another machine's subject is the bus's affair; this one is ours.
+            if strict and not message.reply.startswith(f"{_INBOX}{message.subject[place:]}."):
+                self._goes_astray(stats, message)
+                return
             began = time.perf_counter_ns()
             question = self._question(endpoint, message)
             if isinstance(question, Problem):
                 answer: Answer | bytes | Problem = question
             elif at_once and (ready := self._ready(at_once, question)) is not None:
                 answer = ready
-            elif len(self._running) >= self._limit:
+            elif self._has_enough(question[1].machine):
                 answer = _OVERLOADED
             else:
+                machine = question[1].machine
                 work = self._handle(handler, question, stats, message, began)
                 task = asyncio.create_task(work)
                 self._running.add(task)
-                task.add_done_callback(self._running.discard)
+                self._of_each[machine] += 1
+                task.add_done_callback(partial(self._ended, machine))
                 return
             await self._answer(stats, message, began, answer)
 
@@ -254,10 +280,24 @@ class Service:
             with contextlib.suppress(nats.errors.Error):
                 await self._connection.flush()
 
+    def _has_enough(self, machine: str) -> bool:
+        """Whether this is not the time for one more question of this machine."""
+        if len(self._running) >= self._limit:
+            return True
+        return self._strict and self._of_each.get(machine, 0) >= OF_EACH
+
+    def _ended(self, machine: str, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._of_each[machine] -= 1
+        if not self._of_each[machine]:
+            del self._of_each[machine]
+
     def _question(
         self, endpoint: Endpoint[Asked, Answered], message: Msg
     ) -> tuple[Asked, Caller] | Problem:
         """What is asked and by whom, or why that is no question."""
+        if len(message.data) > LARGEST:
+            return _NOT_UNDERSTOOD
         try:
             asked = endpoint.asked_decoder.decode(message.data)
             machine = machine_key(asked.machine)
@@ -268,6 +308,21 @@ class Service:
         if machine != subjects.machine_of(message.subject):
             return _OTHER_MACHINE
         return asked, Caller(machine, message.headers)
+
+    def _goes_astray(self, stats: EndpointStats, message: Msg) -> None:
+        self._astray += 1
+        stats.num_errors += 1
+        stats.last_error = _ASTRAY
+        self._observe(stats.name, _ASTRAY, 0.0)
+        now = time.monotonic()
+        if now - self._astray_told_at >= _TOLD_EVERY:
+            self._astray_told_at = now
+            self._log.warning(
+                "a question asks for its answer to go elsewhere",
+                endpoint=stats.name,
+                machine=subjects.machine_of(message.subject),
+                so_far=self._astray,
+            )
 
     def _ready(
         self, at_once: AtOnce[Asked], question: tuple[Asked, Caller]

@@ -42,6 +42,23 @@ MENUS = "imaging_menus"
 MAILED = "imaging_mailed"
 """Bucket of how far operators have been told by mail: ``<site>.mail``."""
 
+REVOKED = "imaging_revoked"
+"""Bucket of the boot images whose credentials are good no longer: ``estate.<image>``."""
+
+SITES = "imaging_sites"
+"""Bucket of the sites of the estate, with their servers and subnets: ``estate.<site>``."""
+
+ESTATE_OPTIONS = "imaging_estate_options"
+"""Bucket of the options that hold for all sites: ``estate.default.<option>`` where a site says
+nothing of its own, and ``estate.enforced.<option>`` whatever it says."""
+
+ESTATE = "estate"
+"""Stands where a site would in what is asked of, or kept for, the whole estate; no site is called
+so."""
+
+CALLOUT = "$SYS.REQ.USER.AUTH"
+"""Where a server asks whether a client may come in (NATS, "Auth Callout")."""
+
 DEFAULT_SITE = "main"
 """The site that is meant where nobody names one."""
 
@@ -50,8 +67,8 @@ _SITE = re.compile(r"[a-z0-9-]{1,32}\Z")
 
 
 def valid_site(site: str) -> bool:
-    """Whether ``site`` is a site token: 1 to 32 of ``a-z``, ``0-9`` and ``-``."""
-    return _SITE.match(site) is not None
+    """Whether ``site`` is a site token: 1 to 32 of ``a-z``, ``0-9`` and ``-``, but not `ESTATE`."""
+    return site != ESTATE and _SITE.match(site) is not None
 
 
 def endpoint(site: str, service: str, verb: str, machine: str = "*") -> str:
@@ -82,6 +99,31 @@ def event(site: str, machine: str = "*", kind: str = "*") -> str:
 def menu_checked(site: str) -> str:
     """Where the copies of a site's menu service ask one another for the state of the job tree."""
     return f"{_ROOT}.{site}.menu-checked"
+
+
+def admitted(site: str) -> str:
+    """Where the copies of a site's auth service tell one another whom they have let in."""
+    return f"{_ROOT}.{site}.admitted"
+
+
+def connected(account: str) -> str:
+    """Where a server tells that a client of an account has come (NATS, "System Events")."""
+    return f"$SYS.ACCOUNT.{account}.CONNECT"
+
+
+def disconnected(account: str) -> str:
+    """Where a server tells that a client of an account has gone."""
+    return f"$SYS.ACCOUNT.{account}.DISCONNECT"
+
+
+def connections(account: str) -> str:
+    """Where every server is asked for the connections of an account."""
+    return f"$SYS.REQ.ACCOUNT.{account}.CONNZ"
+
+
+def kick(server: str) -> str:
+    """Where a server is told to end a connection."""
+    return f"$SYS.REQ.SERVER.{server}.KICK"
 
 
 def carrier(site: str) -> str:

@@ -52,8 +52,32 @@ TEXTS: Final[dict[str, str]] = {
     "trouble_host": "The server's name is not known to the network.",
     "trouble_network": "The network is not ready.",
     "trouble_timeout": "The server does not answer.",
-    "trouble_certificate": "The server's certificate is not trusted here.",
-    "trouble_door": "The server does not let this computer in.",
+    "trouble_certificate": "The server's certificate is not trusted here. "
+    "Ask an operator to make it anew.",
+    "trouble_certificate_expired": "The server's certificate has expired: it is {message} here. "
+    "Ask an operator to renew it, or set this clock if it is wrong.",
+    "trouble_certificate_not_yet_valid": "The server's certificate is not valid yet: it is "
+    "{message} here. Set this computer's clock.",
+    "trouble_certificate_other_authority": "The certificate of {message} is not of the estate of "
+    "this boot medium. Is it the right server? Else make the medium anew.",
+    "trouble_certificate_wrong_name": "The server's certificate is for another name than "
+    "{message}. Use the name that is in it, or ask an operator to add this one.",
+    "trouble_door": "The server does not let this computer in: its boot medium may be revoked, or "
+    "of another estate, or the server's clock is wrong. Make the medium anew.",
+    "trouble_door_crowded": "The server takes no more computers now. It is tried again by itself.",
+    "trouble_door_slow": "The server could not find out in time whether this computer may come in. "
+    "Is the auth service up? Or do too many come at once? It is tried again by itself.",
+    "trouble_boot_none": "The server lets in only who has a boot credential, and this boot medium "
+    "has none. Make the medium anew with one.",
+    "trouble_boot_expired": "The credential of this boot medium has expired: it is {message} here. "
+    "Make the medium anew, or set this clock if it is wrong.",
+    "trouble_boot_not_yet_valid": "The credential of this boot medium is not valid yet: it is "
+    "{message} here. Set this computer's clock.",
+    "trouble_boot_malformed": "The credential of this boot medium is damaged. "
+    "Make the medium anew.",
+    "trouble_file": "{message} is missing or damaged. Make the boot medium anew.",
+    "trouble_unprotected": "The server does not encrypt, or somebody between does not let it; "
+    "nothing was told to it. Ask an operator.",
     "trouble_other": "The server could not be reached.",
     "trouble_service": "The server is there, but the deployment service does not answer yet.",
     "trouble_problem": "{message} It is tried again by itself.",

@@ -13,8 +13,8 @@ from bus.access import EVERYTHING, Effect, Judge, Rule, make_rule
 from bus.access_store import AccessStore, KeptRules
 from bus.connection import Connection
 from bus.messages import encode
-from bus.option_store import OptionStore
-from bus.options import Options, assemble
+from bus.option_store import read_layers
+from bus.options import Options, assemble, in_force
 from bus.technicians import Technician, folded, technician_decoder, technician_key
 from cli.changes import record
 from cli.deployable import (
@@ -30,10 +30,10 @@ from cli.explanation import Explanation, Named, because, named, table, text, unk
 from cli.fail import DONE, WRONG, WrongUseError
 from cli.running import talk
 from cli.target import Address, Target, find
-from express.database import Transaction
-from express.jobs import read_all_jobs, read_folders
-from express.rights import explain as explain_items
-from express.tree import Folder, Job, JobTree, natural_key
+from engine.menu_rows import Wanted
+from engine.protocol import JobTrees
+from engine.rights import explain as explain_items
+from engine.tree import JobTree, natural_key
 
 app = App(
     name="access",
@@ -56,13 +56,14 @@ def list_(
     Parameters
     ----------
     database_file
-        A file with the ODBC connection string of the deployment server's database, which knows the
-        names of folders and jobs. Else IMAGEINVOKER_DATABASE, else the embedded site's.
+        A file with the address of the deployment server, such as its database's ODBC connection
+        string, which knows the names of folders and jobs. Else IMAGEINVOKER_DATABASE, else the
+        embedded site's.
     json
         For programs: a list of rules.
     """
     address = find(target)
-    source = Source(database_file, address.server)
+    source = Source(database_file, address.server, address.site)
 
     async def look(connection: Connection) -> tuple[KeptRules, Deployable | None]:
         kept = await (await AccessStore.open(connection, address.site)).read()
@@ -109,8 +110,9 @@ def allow(
         Who, as user:NAME or group:NAME, one or several; then what: job:ID, folder:ID, the path of a
         folder (Deploy/Staff), which stands for all below it, or all.
     database_file
-        A file with the ODBC connection string of the deployment server's database, where the path
-        or id is looked up. Else IMAGEINVOKER_DATABASE, else the embedded site's.
+        A file with the address of the deployment server, such as its database's ODBC connection
+        string, where the path or id is looked up. Else IMAGEINVOKER_DATABASE, else the embedded
+        site's.
     json
         For programs: a list of the rules.
     """
@@ -134,8 +136,9 @@ def deny(
         Who, as user:NAME or group:NAME, one or several; then what: job:ID, folder:ID, the path of a
         folder (Deploy/Staff), which stands for all below it, or all.
     database_file
-        A file with the ODBC connection string of the deployment server's database, where the path
-        or id is looked up. Else IMAGEINVOKER_DATABASE, else the embedded site's.
+        A file with the address of the deployment server, such as its database's ODBC connection
+        string, where the path or id is looked up. Else IMAGEINVOKER_DATABASE, else the embedded
+        site's.
     json
         For programs: a list of the rules.
     """
@@ -156,18 +159,18 @@ def remove(
         Who, as user:NAME or group:NAME, one or several; then what, as the list of rules shows it,
         or the path of a folder.
     database_file
-        A file with the ODBC connection string of the deployment server's database, where a path is
-        looked up. Else IMAGEINVOKER_DATABASE, else the embedded site's.
+        A file with the address of the deployment server, such as its database's ODBC connection
+        string, where a path is looked up. Else IMAGEINVOKER_DATABASE, else the embedded site's.
     """
     who, told = _who_and_what(who_and_what, "remove")
     address = find(target)
-    source = Source(database_file, address.server)
+    source = Source(database_file, address.server, address.site)
 
     async def change(connection: Connection) -> list[tuple[Rule, bool]]:
         what = told_target(told)
         if what is None:
             options = await _options(connection, address)
-            what = await asked(source, lambda tx: find_folder(tx, options.tag, told))
+            what = await asked(source, lambda engine: find_folder(engine, options.tag, told))
         store = await AccessStore.open(connection, address.site)
         done = []
         for each in who:
@@ -216,15 +219,15 @@ def explain(
     protection
         Whether it is an account of the site (server) or of the domain. Else as the site has it.
     database_file
-        A file with the ODBC connection string of the deployment server's database. Else
-        IMAGEINVOKER_DATABASE, else the embedded site's.
+        A file with the address of the deployment server, such as its database's ODBC connection
+        string. Else IMAGEINVOKER_DATABASE, else the embedded site's.
     json
         For programs: an object with an entry for each item.
     """
     if not user.strip() or not user.isprintable():
         raise WrongUseError("Whose rights? Say the name of an account.")
     address = find(target)
-    source = Source(database_file, address.server)
+    source = Source(database_file, address.server, address.site)
 
     async def look(connection: Connection) -> tuple[Explanation, KeptRules]:
         options = await _options(connection, address)
@@ -239,12 +242,9 @@ def explain(
         seen = known or Technician(name=user)
         technician = Technician(name=seen.name, groups=(*seen.groups, *group))
 
-        def read(tx: Transaction) -> tuple[Deployable, list[Job], list[Folder]]:
-            names = read_names(tx, options.tag, (rule.what for rule in kept.in_force))
-            return names, read_all_jobs(tx), read_folders(tx)
-
-        names, jobs, folders = await asked(source, read)
-        tree = JobTree(jobs, folders, options.tag, options.root_folder)
+        rows = await asked(source, lambda trees: trees.menu_rows(Wanted(options.tag, whole=True)))
+        names = Deployable(JobTree((), rows.folders, options.tag, None), rows.jobs)
+        tree = JobTree(rows.jobs, rows.folders, options.tag, options.root_folder)
         judge = Judge(kept.in_force, technician, options.administrators)
         items = sorted(explain_items(tree, judge), key=lambda each: natural_key(each.item.title))
         explanation = Explanation(
@@ -275,7 +275,7 @@ def _set(
     *,
     as_json: bool,
 ) -> int:
-    source = Source(database_file, address.server)
+    source = Source(database_file, address.server, address.site)
     who, told = _who_and_what(words, effect)
 
     async def change(connection: Connection) -> list[Named]:
@@ -327,9 +327,9 @@ async def _existing(told: str, options: Options, source: Source) -> tuple[str, D
     """
     what = told_target(told)
 
-    def read(tx: Transaction) -> tuple[str, Deployable]:
-        found = find_folder(tx, options.tag, told) if what is None else what
-        return found, read_names(tx, options.tag, (found,))
+    async def read(trees: JobTrees) -> tuple[str, Deployable]:
+        found = await find_folder(trees, options.tag, told) if what is None else what
+        return found, await read_names(trees, options.tag, (found,))
 
     try:
         found, names = await asked(source, read)
@@ -347,14 +347,14 @@ async def _existing(told: str, options: Options, source: Source) -> tuple[str, D
 async def _names(source: Source, options: Options, rules: Sequence[Rule]) -> Deployable | None:
     try:
         wanted = [rule.what for rule in rules]
-        return await asked(source, lambda tx: read_names(tx, options.tag, wanted))
+        return await asked(source, lambda trees: read_names(trees, options.tag, wanted))
     except NoDatabaseError as error:
         sys.stderr.write(f"Names of folders and jobs are not shown: {error}\n")
         return None
 
 
 async def _options(connection: Connection, address: Address) -> Options:
-    return assemble(await (await OptionStore.open(connection, address.site)).read())[0]
+    return assemble(in_force(*await read_layers(connection, address.site)))[0]
 
 
 async def _record(connection: Connection, address: Address, rule: Rule, effect: str) -> None:

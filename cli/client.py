@@ -21,12 +21,15 @@ def client(
     name: str | None = None,
     password_stdin: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
+    ca: Path | None = None,
+    boot_credential: Path | None = None,
 ) -> int:
     """Open the portal on this machine; with --item deploy without asking anything.
 
     What is not given here is taken from the environment (IMAGEINVOKER_SERVER, IMAGEINVOKER_SITE,
-    IMAGEINVOKER_USERNAME, IMAGEINVOKER_PASSWORD), then from the kernel command line
-    (imageinvoker.server=, .site=, .timeout=, .item=, .name=).
+    IMAGEINVOKER_CA, IMAGEINVOKER_BOOT_CREDENTIAL, IMAGEINVOKER_USERNAME, IMAGEINVOKER_PASSWORD),
+    then from the kernel command line (imageinvoker.server=, .site=, .ca=, .boot-credential=,
+    .timeout=, .item=, .name=).
 
     Exit status: 0 scheduled or passed by, 2 wrong use, 3 refused, 4 no server.
 
@@ -39,9 +42,10 @@ def client(
     Parameters
     ----------
     server
-        The bus: nats://HOST:PORT, several separated by commas.
+        The bus: nats://HOST:PORT, or tls://HOST:PORT where it is secured; several separated by
+        commas.
     site
-        The site whose menu is shown.
+        The site whose menu is shown; else the bus is asked at which site this machine is.
     timeout
         Seconds of countdown, 0 waits for ever; outranks the site's own. With --item: seconds to
         look for a server.
@@ -55,6 +59,11 @@ def client(
         Read the password from standard input, with --item.
     json
         Print the outcome as JSON, with --item.
+    ca
+        A PEM file with the authority of the server's certificate, else those that this system
+        trusts.
+    boot_credential
+        The file with what lets this boot image in where not everybody may come.
     """
     from client.main import run  # noqa: PLC0415 (only here: the commands must list quickly)
     from client.settings import (  # noqa: PLC0415
@@ -72,6 +81,8 @@ def client(
             name=name,
             password_stdin=password_stdin,
             json=json,
+            ca=ca,
+            boot_credential=boot_credential,
             environment=os.environ,
             kernel=read_kernel_command_line(),
         )

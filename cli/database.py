@@ -1,4 +1,7 @@
-"""`imageinvoker database`: what ImageInvoker needs in a deployment server's database."""
+"""`imageinvoker database`: what ImageInvoker needs in an eXpress database.
+
+Other engines than `express` see to what they need by themselves; for those this refuses.
+"""
 
 import asyncio
 import sys
@@ -9,8 +12,8 @@ import pyodbc
 from cyclopts import App
 
 from bus.problems import Problem
+from cli.engines import express_database
 from cli.fail import CommandError
-from cli.target import database
 from express.connection import DatabaseUnavailable
 from express.database import Database
 from express.schema import create_embedded, install_own_tables
@@ -31,7 +34,7 @@ def install(*, database_file: Path | None = None) -> int:
     database_file
         A file with the ODBC connection string. Else IMAGEINVOKER_DATABASE.
     """
-    asyncio.run(_install(database(database_file)))
+    asyncio.run(_install(express_database(database_file)))
     sys.stdout.write("ImageInvoker's own tables are there\n")
     return 0
 
@@ -51,7 +54,7 @@ def create(*, database_file: Path | None = None, sample: bool = False) -> int:
     sample
         Fill it with a sample job tree, if it has none.
     """
-    asyncio.run(_create(database(database_file), sample))
+    asyncio.run(_create(express_database(database_file), sample))
     sys.stdout.write("the job database is there\n")
     return 0
 

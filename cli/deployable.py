@@ -1,20 +1,18 @@
-"""What access rules speak of, as the deployment server's database knows it: folders and jobs."""
+"""What access rules speak of, as the deployment server knows it: folders and jobs."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
-import pyodbc
-
 from bus.access import EVERYTHING
-from bus.problems import Problem
+from cli.engines import deployment_server
 from cli.fail import CommandError, WrongUseError
-from cli.target import database
-from express.connection import DatabaseUnavailable
-from express.database import Database, Transaction
-from express.jobs import LARGEST_ID, read_folders, read_job
-from express.tree import Job, JobTree, one_line
+from engine.errors import EngineUnavailable
+from engine.finding import EngineError, find
+from engine.menu_rows import Wanted
+from engine.protocol import Engine, JobTrees
+from engine.tree import Job, JobTree, one_line
 
 _ID: Final = re.compile(r"(job|folder):(0|-?[1-9][0-9]{0,18})\Z", re.IGNORECASE)
 _T = TypeVar("_T")
@@ -52,54 +50,58 @@ class Deployable:
 
 
 class Source(NamedTuple):
-    """Where the database is told: in a file, else by the environment or the site on this bus."""
+    """Where a site's deployment server is told: in a file, else by the environment or this bus."""
 
     file: Path | None
     server: str
+    site: str
 
 
-async def asked(source: Source, question: Callable[[Transaction], _T]) -> _T:
-    """What the deployment server's database answers.
+async def asked(source: Source, question: Callable[[Engine], Awaitable[_T]]) -> _T:
+    """What the deployment server answers, by whichever engine it is reached.
 
     Raises:
         NoDatabaseError: none is known, or it cannot be reached.
         WrongUseError: the file that was named cannot be read.
     """
     try:
-        dsn = database(source.file, source.server)
+        found = find(deployment_server(source.file, source.server))
     except WrongUseError as error:
         if source.file is not None:
             raise
         raise NoDatabaseError(str(error)) from error
-    connected = Database(dsn, size=1)
     try:
-        return await connected.transact(question)
-    except DatabaseUnavailable as error:
-        raise NoDatabaseError(f"The database cannot be reached: {error.reason}") from error
-    except (Problem, pyodbc.Error) as error:
-        raise NoDatabaseError(f"The database refuses: {error}") from error
+        engine = found.open(source.site)
+    except EngineError as error:
+        raise NoDatabaseError(f"{error}.") from error
+    try:
+        return await question(engine)
+    except CommandError:
+        raise
+    except EngineUnavailable as error:
+        raise NoDatabaseError(f"The deployment server cannot be reached: {error.reason}") from error
+    except Exception as error:
+        raise NoDatabaseError(f"The deployment server refuses: {error}") from error
     finally:
-        await connected.close()
+        await engine.close()
 
 
-def read_names(tx: Transaction, tag: str, targets: Iterable[str]) -> Deployable:
+async def read_names(trees: JobTrees, tag: str, targets: Iterable[str]) -> Deployable:
     """The names of all folders, and of those jobs that targets of rules name."""
-    folders = read_folders(tx)
-    jobs = [
-        read_job(tx, number)
-        for kind, _, text in (target.partition(":") for target in targets)
-        if kind == "job" and abs(number := int(text)) <= LARGEST_ID
-    ]
-    return Deployable(JobTree((), folders, tag, None), filter(None, jobs))
+    named = (target.partition(":") for target in targets)
+    ids = frozenset(int(number) for kind, _, number in named if kind == "job")
+    rows = await trees.menu_rows(Wanted(tag, ids))
+    return Deployable(JobTree((), rows.folders, tag, None), rows.jobs)
 
 
-def find_folder(tx: Transaction, tag: str, path: str) -> str:
+async def find_folder(trees: JobTrees, tag: str, path: str) -> str:
     """The target of the one folder with this path.
 
     Raises:
         WrongUseError: there is none, or several have this path.
     """
-    top = JobTree((), read_folders(tx), tag, path).top
+    rows = await trees.menu_rows(Wanted(tag))
+    top = JobTree((), rows.folders, tag, path).top
     if top is None:
         raise WrongUseError(
             f"There is no single job folder {path!r}; say folder:ID, or its path: Deploy/Staff"

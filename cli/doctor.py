@@ -15,21 +15,27 @@ from msgspec import Struct
 from bus import subjects
 from bus.__about__ import __version__
 from bus.access_store import AccessStore
-from bus.connection import Connection, connect
-from bus.option_store import OptionStore
-from bus.options import DEFAULTS, PASSWORD, Options, assemble
+from bus.connection import Connection
+from bus.option_store import read_layers
+from bus.options import DEFAULTS, PASSWORD, Options, assemble, in_force
 from bus.presence import present
 from bus.problems import Problem
+from cli.engines import EXPRESS, deployment_server
+from cli.expiries import expiring
 from cli.fail import WRONG, WrongUseError
-from cli.target import Address, Target, database, find
+from cli.reaching import NotReachedError, reach
+from cli.target import Address, Target, find
+from engine.errors import EngineUnavailable
+from engine.finding import EngineError, Found, named
+from engine.finding import find as find_engine
+from engine.menu_rows import Wanted
+from engine.tree import JobTree
 from express.connection import DatabaseUnavailable
 from express.database import Database, Transaction
 from express.jobs import read_folders
 from express.schema import Finding, examine
-from express.tree import JobTree
 from services.auth.accounts import Accounts
 
-_PATIENCE: Final = 5.0
 _SERVICES: Final[Mapping[str, Literal["warn", "fail"]]] = {
     "menu": "fail",
     "auth": "fail",
@@ -113,17 +119,17 @@ async def _examine_bus(target: Target | None) -> tuple[list[Checked], Options]:
     try:
         address = find(target)
     except WrongUseError as error:
-        return [_bus("fail", "no address is known", str(error))], DEFAULTS
+        return [_bus("fail", "there is no address to look at", str(error))], DEFAULTS
     try:
-        async with asyncio.timeout(_PATIENCE):
-            connection = await connect(address.server, "doctor")
-    except TimeoutError:
-        cure = "Start it, or give its address: --server nats://HOST:PORT"
-        return [_bus("fail", f"nobody answers at {address.server}", cure)], DEFAULTS
+        connection = await reach(address, "doctor")
+    except NotReachedError as error:
+        cause = error.cause[0].lower() + error.cause[1:].removesuffix(".")
+        return [_bus("fail", cause, error.cure)], DEFAULTS
     try:
         version = connection.connected_server_version
         text = f"nats-server {version.major}.{version.minor}.{version.patch} at {address.server}"
         found = [_bus("ok", text), await _examine_stream(connection)]
+        found += [_bus("warn", text, cure) for text, cure in expiring(connection)]
         found += await _examine_consumers(connection, (version.major, version.minor))
         found += await _examine_services(connection, address)
         seen, options = await _examine_options(connection, address)
@@ -185,8 +191,7 @@ async def _examine_options(
     connection: Connection, address: Address
 ) -> tuple[list[Checked], Options]:
     try:
-        store = await OptionStore.open(connection, address.site)
-        values = await store.read()
+        values = in_force(*await read_layers(connection, address.site))
     except (nats.errors.Error, TimeoutError):
         cure = "Start a service of the site; it makes the bucket."
         return [_options("fail", "the options cannot be read", cure)], DEFAULTS
@@ -270,9 +275,11 @@ async def _examine_database(
     file: Path | None, server: str | None, options: Options
 ) -> list[Finding]:
     try:
-        dsn = database(file, server)
+        name, dsn = named(deployment_server(file, server))
     except WrongUseError as error:
         return [Finding(check="connection", state="fail", text="none is known", cure=str(error))]
+    if name != EXPRESS:
+        return await _examine_engine(find_engine(f"{name}:{dsn}"), options)
 
     def look(transaction: Transaction) -> list[Finding]:
         findings = examine(transaction, options.new_computer_group)
@@ -293,6 +300,27 @@ async def _examine_database(
         return [Finding(check="reading", state="fail", text=str(error), cure=cure)]
     finally:
         await connected.close()
+
+
+async def _examine_engine(found: Found, options: Options) -> list[Finding]:
+    """What every engine can tell; how it keeps jobs and computers is known to it alone."""
+    check = f"engine {found.name}"
+    try:
+        engine = found.open("doctor")
+    except EngineError as error:
+        return [Finding(check=check, state="fail", text="it cannot be used", cure=f"{error}.")]
+    try:
+        rows = await engine.menu_rows(Wanted(options.tag))
+    except Exception as error:  # noqa: BLE001 (whatever it is, the jobs cannot be read)
+        text = error.reason if isinstance(error, EngineUnavailable) else str(error)
+        cure = "Is the deployment server up, and is its address right?"
+        return [Finding(check=check, state="fail", text=text, cure=cure)]
+    finally:
+        await engine.close()
+    tree = JobTree(rows.jobs, rows.folders, options.tag, options.root_folder, rows.filled)
+    text = f"answers, with {len(tree.items())} menu items; more is looked at by `express` only"
+    findings = [Finding(check=check, state="ok", text=text, cure="")]
+    return findings + ([_root_folder(tree, options)] if options.root_folder is not None else [])
 
 
 def _root_folder(tree: JobTree, options: Options) -> Finding:

@@ -32,6 +32,7 @@ GROUPS: Final[dict[str, tuple[Kind, ...]]] = {
         "login_locked",
         "login_unlocked",
         "session_refused",
+        "connection_refused",
     ),
     "requests": (
         "request_accepted",
@@ -56,6 +57,7 @@ _RED: Final = frozenset(
         "login_failed",
         "login_locked",
         "session_refused",
+        "connection_refused",
         "request_refused",
         "request_rejected",
         "job_failed",

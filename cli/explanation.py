@@ -7,8 +7,8 @@ from msgspec import Struct
 from bus.access import EVERYTHING, Effect, Rule
 from bus.events import one_line
 from cli.deployable import Deployable
-from express.rights import Explained
-from express.tree import JobTree
+from engine.rights import Explained
+from engine.tree import JobTree
 
 
 class Named(Struct, frozen=True, kw_only=True):

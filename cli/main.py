@@ -38,6 +38,8 @@ _COMMANDS = {
     "audit": ("cli.audit:audit", "Show who did what, at which machine, and when."),
     "storm": ("cli.storm.command:storm", "Let thousands of made-up machines boot, and measure."),
     "database": ("cli.database:app", "Prepare the deployment server's database."),
+    "pki": ("cli.pki:app", "Begin an estate; renew and revoke its certificates and credentials."),
+    "site": ("cli.site:app", "Add sites to an estate, and see those that there are."),
     "doctor": ("cli.doctor:doctor", "Check a site; name what is wrong, and the cure."),
 }
 

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 from cyclopts import App, Parameter
@@ -13,7 +14,7 @@ from cyclopts import App, Parameter
 from bus import options, subjects
 from bus.buckets import watch
 from bus.connection import Connection
-from bus.option_store import OptionStore
+from bus.option_store import OptionStore, read_layers
 from bus.options import OptionError
 from bus.texts import TEXTS
 from cli.changes import record
@@ -30,6 +31,57 @@ app = App(
 
 AsJson = Annotated[bool, Parameter(negative="")]
 
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Whose:
+    """Whose options are meant, at the hub of an estate.
+
+    Parameters
+    ----------
+    estate
+        Those of all sites: a site that has set an option itself goes by its own.
+    enforced
+        Those of all sites, whatever a site has set itself.
+    """
+
+    estate: Annotated[bool, Parameter(negative="")] = False
+    enforced: Annotated[bool, Parameter(negative="")] = False
+
+    @property
+    def layer(self) -> str | None:
+        """The layer of the estate's options that is meant, if one is."""
+        if self.enforced:
+            return options.ENFORCED
+        return options.DEFAULT if self.estate else None
+
+
+class Place(NamedTuple):
+    """Where options are changed: the store, and the site of whom it is told."""
+
+    store: OptionStore
+    site: str
+    estate: Mapping[str, bytes]
+    """What the estate has set besides."""
+
+    async def read(self) -> dict[str, bytes]:
+        """What is set there."""
+        return await self.store.read()
+
+    def in_force(self, own: Mapping[str, bytes]) -> dict[str, bytes]:
+        """What holds there with these."""
+        return options.in_force(own, self.estate)
+
+
+async def _place(connection: Connection, address: Address, whose: Whose | None) -> Place:
+    layer = whose.layer if whose else None
+    _, estate = await read_layers(connection, address.site)
+    if layer is None:
+        return Place(await OptionStore.open(connection, address.site), address.site, estate)
+    others = {key: value for key, value in estate.items() if not key.startswith(f"{layer}.")}
+    return Place(await OptionStore.of_estate(connection, layer), subjects.ESTATE, others)
+
+
 _CLEAR_TEXT: Final = "send_domain_passwords_in_clear_text"
 _READ_TIMEOUT: Final = 5.0
 
@@ -39,6 +91,7 @@ def show(
     name: str | None = None,
     *,
     target: Target | None = None,
+    whose: Whose | None = None,
     texts: Annotated[bool, Parameter(negative="")] = False,
     json: AsJson = False,
 ) -> int:
@@ -60,8 +113,8 @@ def show(
         For programs: an object of names and values.
     """
     address = find(target)
-    values = talk(address, lambda connection: _read(connection, address))
-    current, complaints = options.assemble(values)
+    own, estate = talk(address, lambda connection: _read(connection, address, whose))
+    current, complaints = options.assemble(options.in_force(own, estate))
     rows = _rows(current, with_texts=texts or (name or "").startswith(options.TEXT_PREFIX))
     if name is not None:
         rows = {key: value for key, value in rows.items() if key == name}
@@ -70,14 +123,21 @@ def show(
     if json:
         sys.stdout.write(msgspec.json.encode(rows).decode() + "\n")
     else:
-        sys.stdout.write(_table(rows, values))
+        sys.stdout.write(_table(rows, own, estate, whose.layer if whose else None))
     for complaint in complaints:
         sys.stderr.write(f"cannot be used and is at its default: {complaint}\n")
     return 1 if complaints else 0
 
 
 @app.command(name="set")
-def set_(name: str, value: str, *, target: Target | None = None, json: AsJson = False) -> int:
+def set_(
+    name: str,
+    value: str,
+    *,
+    target: Target | None = None,
+    whose: Whose | None = None,
+    json: AsJson = False,
+) -> int:
     """Change one option.
 
     Examples:
@@ -89,6 +149,8 @@ def set_(name: str, value: str, *, target: Target | None = None, json: AsJson = 
         imageinvoker options set text.countdown "Press i to deploy"
 
         imageinvoker options set domain lab.example
+
+        imageinvoker options set protection domain --enforced --server tls://hub:4222
 
     Parameters
     ----------
@@ -102,21 +164,23 @@ def set_(name: str, value: str, *, target: Target | None = None, json: AsJson = 
     address = find(target)
     parsed = _parsed(name, value)
 
-    async def write(connection: Connection) -> None:
-        store = await OptionStore.open(connection, address.site)
-        values = await store.read()
-        _require_sense(name, values | {name: parsed})
-        await store.write(name, parsed)
-        await _record(connection, address, name, values, values | {name: parsed})
-        await _warn(connection, address, {name: parsed})
+    async def write(connection: Connection) -> str:
+        place = await _place(connection, address, whose)
+        values = await place.read()
+        after = values | {name: parsed}
+        _require_sense(name, place.in_force(after))
+        await place.store.write(name, parsed)
+        await _record(connection, place, name, values, after)
+        await _warn(connection, place, {name: parsed})
+        return place.site
 
-    talk(address, write)
-    _tell({name: parsed}, address, as_json=json)
+    site = talk(address, write)
+    _tell({name: parsed}, site, as_json=json)
     return 0
 
 
 @app.command
-def reset(name: str, *, target: Target | None = None) -> int:
+def reset(name: str, *, target: Target | None = None, whose: Whose | None = None) -> int:
     """Put one option back to its default.
 
     Example: imageinvoker options reset text.countdown
@@ -125,22 +189,24 @@ def reset(name: str, *, target: Target | None = None) -> int:
     if name not in options.names():
         raise WrongUseError(f"There is no option {name!r}.")
 
-    async def write(connection: Connection) -> None:
-        store = await OptionStore.open(connection, address.site)
-        values = await store.read()
+    async def write(connection: Connection) -> Place:
+        place = await _place(connection, address, whose)
+        values = await place.read()
         if name in values:
             after = {key: value for key, value in values.items() if key != name}
-            _require_sense(name, after)
-            await store.reset(name)
-            await _record(connection, address, name, values, after)
+            _require_sense(name, place.in_force(after))
+            await place.store.reset(name)
+            await _record(connection, place, name, values, after)
+        return place
 
-    talk(address, write)
-    sys.stdout.write(f"{address.site}: {name} is at its default\n")
+    place = talk(address, write)
+    now = "what the estate says" if name in place.in_force({}) else "at its default"
+    sys.stdout.write(f"{place.site}: {name} is {now}\n")
     return 0
 
 
 @app.command
-def password(*, target: Target | None = None) -> int:
+def password(*, target: Target | None = None, whose: Whose | None = None) -> int:
     """Set the shared password, read from the terminal or standard input.
 
     Examples:
@@ -156,13 +222,14 @@ def password(*, target: Target | None = None) -> int:
 
     known = PasswordHasher().hash(secret)
 
-    async def write(connection: Connection) -> None:
-        store = await OptionStore.open(connection, address.site)
-        await store.write(options.PASSWORD, known.encode())
-        await record(connection, address.site, "option_changed", option="password")
+    async def write(connection: Connection) -> str:
+        place = await _place(connection, address, whose)
+        await place.store.write(options.PASSWORD, known.encode())
+        await record(connection, place.site, "option_changed", option="password")
+        return place.site
 
-    talk(address, write)
-    sys.stdout.write(f"{address.site}: the password is set\n")
+    site = talk(address, write)
+    sys.stdout.write(f"{site}: the password is set\n")
     return 0
 
 
@@ -191,34 +258,39 @@ def import_(file: Path, *, target: Target | None = None, json: AsJson = False) -
     complaints = list(old.not_understood)
 
     async def write(connection: Connection) -> None:
-        store = await OptionStore.open(connection, address.site)
-        values = await store.read()
+        place = await _place(connection, address, None)
+        values = await place.read()
         # The password first: a protection without one would let nobody in.
         for name, value in sorted(old.values.items(), key=lambda pair: pair[0] != options.PASSWORD):
             after = values | {name: value}
             try:
-                _require_sense(name, after)
+                _require_sense(name, place.in_force(after))
             except WrongUseError as error:
                 complaints.append(f"{name} = {_plain(value)}: {error}")
                 continue
-            await store.write(name, value)
-            await _record(connection, address, name, values, after)
+            await place.store.write(name, value)
+            await _record(connection, place, name, values, after)
             taken[name] = value
             values = after
-        await _warn(connection, address, taken)
+        await _warn(connection, place, taken)
 
     talk(address, write)
     shown = {name: value for name, value in taken.items() if name != options.PASSWORD}
     if options.PASSWORD in taken:
         shown["password"] = b'"taken over"'
-    _tell(shown, address, as_json=json)
+    _tell(shown, address.site, as_json=json)
     for complaint in complaints:
         sys.stderr.write(f"not taken over: {complaint}\n")
     return 1 if complaints else 0
 
 
-async def _read(connection: Connection, address: Address) -> dict[str, bytes]:
-    return await (await OptionStore.open(connection, address.site)).read()
+async def _read(
+    connection: Connection, address: Address, whose: Whose | None
+) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """What is set there, and by the estate around it."""
+    if whose and whose.layer:
+        return await (await OptionStore.of_estate(connection, whose.layer)).read(), {}
+    return await read_layers(connection, address.site)
 
 
 def _require_sense(name: str, after: Mapping[str, bytes]) -> None:
@@ -244,37 +316,43 @@ def _require_sense(name: str, after: Mapping[str, bytes]) -> None:
 
 async def _record(
     connection: Connection,
-    address: Address,
+    place: Place,
     name: str,
     before: Mapping[str, bytes],
     after: Mapping[str, bytes],
 ) -> None:
     """Keeps the event of an option that was changed; a password's is only that it was."""
     if name == options.PASSWORD:
-        await record(connection, address.site, "option_changed", option="password")
+        await record(connection, place.site, "option_changed", option="password")
         return
     was, value = (
         _plain(msgspec.json.encode(_rows(options.assemble(values)[0], with_texts=True)[name]))
-        for values in (before, after)
+        for values in map(place.in_force, (before, after))
     )
-    await record(connection, address.site, "option_changed", option=name, value=value, was=was)
+    await record(connection, place.site, "option_changed", option=name, value=value, was=was)
 
 
-async def _warn(connection: Connection, address: Address, changed: Mapping[str, bytes]) -> None:
-    """Says on standard error what else a change needs, or what it opens."""
+async def _warn(connection: Connection, place: Place, changed: Mapping[str, bytes]) -> None:
+    """Says on standard error what else a change needs, what it opens, or that it is of no use."""
+    for name in changed:
+        if f"{options.ENFORCED}.{name}" in place.estate:
+            sys.stderr.write(
+                f"{name} is enforced by the estate, so what is said here does not count; see "
+                "there: imageinvoker options show --enforced --server HUB\n"
+            )
     if changed.get(_CLEAR_TEXT) == b"true":
         sys.stderr.write(
             "Domain controllers with ldap:// are now asked without TLS: whoever listens on the "
             f"network reads the passwords. Undo it: imageinvoker options reset {_CLEAR_TEXT}\n"
         )
-    protection = changed.get("protection")
-    if protection == b'"server"' and not await _any(connection, subjects.ACCOUNTS, address):
+    protection = None if place.site == subjects.ESTATE else changed.get("protection")
+    if protection == b'"server"' and not await _any(connection, subjects.ACCOUNTS, place):
         sys.stderr.write(
             "There is no account yet, so nobody can sign in. Add one: "
             "imageinvoker account add NAME\n"
         )
     if protection in {b'"server"', b'"domain"'} and not await _any(
-        connection, subjects.ACCESS, address
+        connection, subjects.ACCESS, place
     ):
         sys.stderr.write(
             "There are no access rules yet, so only administrators see anything. Add one: "
@@ -282,9 +360,9 @@ async def _warn(connection: Connection, address: Address, changed: Mapping[str, 
         )
 
 
-async def _any(connection: Connection, bucket: str, address: Address) -> bool:
+async def _any(connection: Connection, bucket: str, place: Place) -> bool:
     """Whether a bucket holds anything of the site."""
-    states = watch(connection.jetstream(), bucket, address.site)
+    states = watch(connection.jetstream(), bucket, place.site)
     async with asyncio.timeout(_READ_TIMEOUT), contextlib.aclosing(states):
         return bool(await anext(states))
 
@@ -296,14 +374,14 @@ def _parsed(name: str, value: str) -> bytes:
         raise WrongUseError(str(error)) from error
 
 
-def _tell(values: dict[str, bytes], address: Address, *, as_json: bool) -> None:
+def _tell(values: dict[str, bytes], site: str, *, as_json: bool) -> None:
     """Says what has been set; ``values`` are JSON."""
     if as_json:
         decoded = {name: msgspec.json.decode(value) for name, value in values.items()}
         sys.stdout.write(msgspec.json.encode(decoded).decode() + "\n")
         return
     for name, value in values.items():
-        sys.stdout.write(f"{address.site}: {name} = {_plain(value)}\n")
+        sys.stdout.write(f"{site}: {name} = {_plain(value)}\n")
 
 
 def _rows(current: options.Options, *, with_texts: bool) -> dict[str, object]:
@@ -314,16 +392,39 @@ def _rows(current: options.Options, *, with_texts: bool) -> dict[str, object]:
     return dict(fields)
 
 
-def _table(rows: dict[str, object], set_values: dict[str, bytes]) -> str:
+def _table(
+    rows: dict[str, object],
+    own: Mapping[str, bytes],
+    estate: Mapping[str, bytes],
+    layer: str | None,
+) -> str:
     shown = {name: _plain(msgspec.json.encode(value)) for name, value in rows.items()}
     width = max(map(len, shown))
     value_width = min(32, max(map(len, shown.values())))
     lines = [
-        f"{name:<{width}}  {'*' if name in set_values else ' '} {value:<{value_width}}  "
+        f"{name:<{width}}  {_mark(name, own, estate)} {value:<{value_width}}  "
         f"{options.meaning(name)}".rstrip()
         for name, value in shown.items()
     ]
-    return "\n".join(lines) + "\n\n* set; the others are at their defaults\n"
+    return "\n".join(lines) + f"\n\n{_legend(layer, among_others=bool(estate))}\n"
+
+
+def _legend(layer: str | None, *, among_others: bool) -> str:
+    if layer == options.ENFORCED:
+        return "* set for all sites, whatever they say; nothing is said here of the others"
+    if layer:
+        return "* set for all sites that say nothing; nothing is said here of the others"
+    of_estate = "e the estate's, since nothing is set here; ! enforced by the estate; "
+    return f"* set; {of_estate if among_others else ''}the others are at their defaults"
+
+
+def _mark(name: str, own: Mapping[str, bytes], estate: Mapping[str, bytes]) -> str:
+    """Who has set an option, as one character."""
+    if f"{options.ENFORCED}.{name}" in estate:
+        return "!"
+    if name in own:
+        return "*"
+    return "e" if f"{options.DEFAULT}.{name}" in estate else " "
 
 
 def _plain(value: bytes) -> str:

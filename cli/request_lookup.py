@@ -13,7 +13,7 @@ from msgspec import Struct
 from bus.connection import Connection
 from bus.event_stream import read
 from bus.events import Event, Kind
-from bus.messages import Outcome, Request, decoder
+from bus.messages import Outcome, Request
 from bus.request_store import (
     TOLD_BY,
     Entry,
@@ -27,13 +27,10 @@ from cli.deployable import NoDatabaseError, Source, asked
 from cli.fail import CommandError
 from cli.replaying import Order
 from cli.target import Address
-from express import schedules
-from express.schedules import Record
+from engine.orders import Record, outcome_of
 
 _LISTED_BY: Final[tuple[Kind, ...]] = tuple(kind for kind in TOLD_BY if kind != "request_refused")
 _REPLAYED: Final[tuple[Kind, ...]] = ("request_replayed",)
-
-_outcome = decoder(Outcome)
 
 
 class Known(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -118,7 +115,7 @@ async def look_up(
     return Known(
         entry=found[0],
         request=copy.request if copy else None,
-        outcome=_outcome.decode(record.outcome) if record else None,
+        outcome=outcome_of(record) if record else None,
         events=tuple(events),
     )
 
@@ -136,8 +133,8 @@ async def _machines_told(connection: Connection, address: Address, wanted: str) 
 
 async def _record_of(address: Address, wanted: str, database_file: Path | None) -> Record | None:
     try:
-        source = Source(database_file, address.server)
-        record = await asked(source, lambda tx: schedules.recorded(tx, [wanted]).get(wanted))
+        source = Source(database_file, address.server, address.site)
+        record = await asked(source, lambda engine: engine.record(wanted))
     except NoDatabaseError as error:
         sys.stderr.write(f"What the database holds of it is not shown: {error}\n")
         return None

@@ -2,16 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import nats.errors
 
-from bus.connection import Connection, connect
+from bus.connection import Connection
 from cli.fail import NoServerError
+from cli.reaching import reach
 from cli.target import Address
 from services import logs
-
-_PATIENCE: Final = 5.0
 
 _T = TypeVar("_T")
 
@@ -20,7 +19,7 @@ def talk(address: Address, work: Callable[[Connection], Awaitable[_T]]) -> _T:
     """Does ``work`` with a connection to the bus.
 
     Raises:
-        NoServerError: there is no bus, or it does not keep what was asked for.
+        NoServerError: there is no bus, it does not let us in, or does not keep what was asked for.
     """
     # What is logged on the way belongs on standard error, beside the answer.
     logs.configure()
@@ -28,13 +27,7 @@ def talk(address: Address, work: Callable[[Connection], Awaitable[_T]]) -> _T:
 
 
 async def _talk(address: Address, work: Callable[[Connection], Awaitable[_T]]) -> _T:
-    try:
-        async with asyncio.timeout(_PATIENCE):
-            connection = await connect(address.server, "command")
-    except TimeoutError as error:
-        raise NoServerError(
-            f"Nobody answers at {address.server}. Is the bus up, and is that its address?"
-        ) from error
+    connection = await reach(address, "command")
     try:
         return await work(connection)
     except (nats.errors.Error, TimeoutError) as error:

@@ -14,15 +14,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from bus.connection import connect
 from bus.presence import wait_for_services
 from bus.subjects import valid_site
 from bus.waiting import unless
 from cli.embedded import Ready, announced, default_folder
+from cli.engines import EXPRESS
 from cli.fail import CommandError, WrongUseError
 from cli.monitor import MailFile, mail_credentials
 from cli.ports import HOST, held_port, port_of
+from cli.reaching import NotReachedError, reach
 from cli.supervisor import Supervisor
+from cli.target import Address
 from express.connection import sqlite_dsn
 from express.database import Database
 from express.schema import create_embedded
@@ -30,6 +32,8 @@ from express.schema import create_embedded
 SERVICES: Final = ("menu", "auth", "scheduler", "monitor")
 _ANSWERS_WITHIN: Final = 60.0
 _LOGS: Final = "logs"
+_NOT_HERE: Final = frozenset({"IMAGEINVOKER_CREDENTIALS", "IMAGEINVOKER_CA"})
+"""What is set for another bus; this one trusts whoever is on this machine."""
 
 _BUS: Final = """\
 # Written anew by each `imageinvoker up`.
@@ -187,10 +191,11 @@ def _start(
         encoding="utf-8",
     )
     supervisor.keep("nats", [_nats_server(), "-c", str(configuration)], os.environ)
-    environment = os.environ | {
+    environment = {name: os.environ[name] for name in os.environ if name not in _NOT_HERE} | {
         "IMAGEINVOKER_SERVER": ready.nats_url,
         "IMAGEINVOKER_SITE": ready.site,
         "IMAGEINVOKER_DATABASE": ready.database,
+        "IMAGEINVOKER_ENGINE": EXPRESS,
         "IMAGEINVOKER_HISTORY": ready.history,
     }
     for service in SERVICES:
@@ -211,12 +216,12 @@ def _nats_server() -> str:
 async def _all_answer(ready: Ready, folder: Path) -> None:
     try:
         async with asyncio.timeout(_ANSWERS_WITHIN):
-            connection = await connect(ready.nats_url, "up")
+            connection = await reach(Address(ready.nats_url, ready.site), "up", _ANSWERS_WITHIN)
             try:
                 await wait_for_services(connection, ready.site, SERVICES)
             finally:
                 await connection.close()
-    except TimeoutError as error:
+    except (TimeoutError, NotReachedError) as error:
         raise CommandError(
             f"Not all of the site answers within {_ANSWERS_WITHIN:.0f} s; see {folder / _LOGS}"
         ) from error

@@ -1,13 +1,11 @@
 """The conversation of one machine with the services of its site; patient, and without a screen."""
 
 import asyncio
-import socket
-import ssl
 import sys
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from typing import Final, TypeVar
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import nats.errors
@@ -15,7 +13,8 @@ import nats.errors
 from bus import subjects
 from bus.__about__ import __version__
 from bus.connection import BusUnavailableError, Connection, ask, backoff, connect, jittered
-from bus.contract import LOGIN, SCHEDULE, STATUS, WELCOME, Endpoint, FromMachine
+from bus.contract import LOGIN, SCHEDULE, STATUS, WELCOME, WHERE, Endpoint, FromMachine
+from bus.door import Door, DoorError, UnprotectedError
 from bus.machines import machine_key
 from bus.menus import ask_menu
 from bus.messages import (
@@ -30,8 +29,10 @@ from bus.messages import (
     Session,
     ShowMenu,
     Welcome,
+    Where,
 )
-from bus.problems import RETRIABLE, Code, Problem
+from bus.problems import RETRIABLE, Problem
+from client.troubles import Notice, trouble
 
 _PATIENCE: Final = 5.0
 """Seconds to wait for one answer."""
@@ -46,32 +47,27 @@ Asked = TypeVar("Asked", bound=FromMachine)
 Answered = TypeVar("Answered")
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """Something to tell the technician: a text of the portal by name, and its ``message``.
-
-    ``code`` is that of the problem, where a service answered with one.
-    """
-
-    text: str
-    message: str = ""
-    code: Code | None = None
-
-
 class Journey:
     """What a boot client asks its site, from the first connection to the last answer.
 
-    ``notify`` is told what keeps an answer from coming, and None when it came after all.
+    ``notify`` is told what keeps an answer from coming, and None when it came after all. Where no
+    ``site`` is named the bus is asked for it, before anything else.
     """
 
     def __init__(
-        self, server: str, site: str, machine: Machine, notify: Callable[[Notice | None], None]
+        self,
+        server: str,
+        site: str | None,
+        machine: Machine,
+        notify: Callable[[Notice | None], None],
+        door: Door | None = None,
     ) -> None:
         self._server = server
         self._site = site
         self._machine = machine
         self._visit = str(uuid4())
         self._notify = notify
+        self._door = door
         self._connection: Connection | None = None
         self._line_down = False
 
@@ -88,9 +84,8 @@ class Journey:
         client = ClientInfo(
             version=__version__, environment="winpe" if sys.platform == "win32" else "linux"
         )
-        return await self._insist(
-            WELCOME, Hello(machine=self._machine, client=client, visit=self._visit)
-        )
+        question = Hello(machine=self._machine, client=client, visit=self._visit)
+        return await self._until_answered(lambda: self._welcomed(question))
 
     async def login(self, password: str, username: str | None = None) -> Session:
         """Signs in, once: a failed try counts, so none is repeated unasked.
@@ -180,30 +175,76 @@ class Journey:
             await asyncio.sleep(max(backoff(attempt), min(pause, 60.0)))
             attempt += 1
 
-    async def _ask(self, endpoint: Endpoint[Asked, Answered], question: Asked) -> Answered:
+    async def _welcomed(self, question: Hello) -> Welcome:
+        site = self._site or await self._found_site()
+        welcome = await self._ask(WELCOME, question, site)
+        self._site = site
+        return welcome
+
+    async def _found_site(self) -> str:
+        """The site of this machine, as the bus knows it; if need be, by way of that site's bus."""
+        try:
+            here = await self._ask(WHERE, Where(machine=self._machine), subjects.ESTATE)
+        except BusUnavailableError as error:
+            if isinstance(error.__cause__, nats.errors.NoRespondersError):
+                # A site of an older release, which does not tell. If it only starts, it is asked
+                # again: no other site answers with a welcome meanwhile, unless it is this one.
+                return subjects.DEFAULT_SITE
+            raise
+        if here.servers and not self._is_at(here.servers):
+            await self._move_to(here.servers)
+        return here.site
+
+    def _is_at(self, servers: Sequence[str]) -> bool:
+        url = self._connection.connected_url if self._connection else None
+        return url is not None and url.netloc in {urlsplit(each).netloc for each in servers}
+
+    async def _move_to(self, servers: Sequence[str]) -> None:
+        try:
+            if self._door:
+                self._door.check(servers)
+        except UnprotectedError:
+            raise Problem(
+                "unknown_site",
+                "The server of this site is known by an address without encryption, so nothing is "
+                "told to it. Ask an operator to register it as tls://HOST:PORT.",
+            ) from None
+        await self.close()
+        self._server = ",".join(servers)
+
+    async def _ask(
+        self, endpoint: Endpoint[Asked, Answered], question: Asked, site: str | None = None
+    ) -> Answered:
         connection = await self._connected()
         key = machine_key(self._machine)
-        return await ask(connection, self._site, endpoint, key, question, timeout=_PATIENCE)
+        site = site or self._site or subjects.DEFAULT_SITE
+        return await ask(connection, site, endpoint, key, question, timeout=_PATIENCE)
 
     async def _ask_menu(self, question: ShowMenu) -> Menu:
         connection = await self._connected()
         key = machine_key(self._machine)
-        return await ask_menu(connection, self._site, key, question, timeout=_PATIENCE)
+        site = self._site or subjects.DEFAULT_SITE
+        return await ask_menu(connection, site, key, question, timeout=_PATIENCE)
 
     async def _connected(self) -> Connection:
         if self._connection is None:
             key = machine_key(self._machine)
             self._connection = await connect(
-                self._server, key, inbox=subjects.inbox(key), report=self._heard
+                self._server,
+                key,
+                inbox=subjects.inbox(key),
+                report=self._heard,
+                door=self._door,
             )
             self._connection.on_disconnect(self._down)
             self._connection.on_reconnect(self._up)
         return self._connection
 
     async def _heard(self, error: Exception) -> None:
-        text = trouble(error)
-        if text and not self._line_down:
-            self._notify(Notice(text))
+        notice = trouble(error, self._server, self._door)
+        # What keeps us out tells more than that the line is down.
+        if notice and (not self._line_down or isinstance(error, DoorError)):
+            self._notify(notice)
 
     def _down(self) -> None:
         if self._connection is None:
@@ -222,19 +263,3 @@ class Journey:
     def _over(self) -> None:
         self._line_down = False
         self._notify(None)
-
-
-def trouble(error: Exception) -> str | None:
-    """The name of the text that says in plain words why the server could not be reached."""
-    # Order matters: all of these but nats-py's own are kinds of OSError.
-    texts: tuple[tuple[type[Exception], str | None], ...] = (
-        (ConnectionRefusedError, "trouble_refused"),
-        (socket.gaierror, "trouble_host"),
-        (TimeoutError, "trouble_timeout"),
-        (nats.errors.TimeoutError, "trouble_timeout"),
-        (ssl.SSLError, "trouble_certificate"),
-        (OSError, "trouble_network"),
-        (nats.errors.AuthorizationError, "trouble_door"),
-        (nats.errors.NoServersError, None),
-    )
-    return next((text for kind, text in texts if isinstance(error, kind)), "trouble_other")

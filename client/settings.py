@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from bus.subjects import DEFAULT_SITE, valid_site
+from bus.subjects import valid_site
 
 LONGEST_TIMEOUT: Final = 86_400
 """Seconds in a day, the longest countdown there is."""
@@ -28,13 +28,15 @@ class WrongUseError(Exception):
 class Settings:
     """What the boot client goes by.
 
-    ``server`` is None when nobody named one. ``timeout`` is in seconds, 0 waits for ever, None
-    leaves it to the site. With an ``item`` nothing is asked. ``boot_card`` is the hardware address
-    of the network card this machine has booted from.
+    ``server`` is None when nobody named one, and so is ``site``: the bus is asked for it then.
+    ``timeout`` is in seconds, 0 waits for ever, None leaves it to the site. With an ``item``
+    nothing is asked. ``boot_card`` is the hardware address of the network card this machine has
+    booted from. ``ca`` holds whom to believe, else it is whom the system believes;
+    ``boot_credential`` holds what lets this boot image in.
     """
 
     server: str | None = field(default=None, repr=False)
-    site: str = DEFAULT_SITE
+    site: str | None = None
     timeout: int | None = None
     machine: Path | None = None
     item: str | None = None
@@ -44,6 +46,8 @@ class Settings:
     password_stdin: bool = False
     json: bool = False
     boot_card: str | None = None
+    ca: Path | None = None
+    boot_credential: Path | None = None
 
 
 def resolve(
@@ -56,6 +60,8 @@ def resolve(
     name: str | None = None,
     password_stdin: bool = False,
     json: bool = False,
+    ca: Path | None = None,
+    boot_credential: Path | None = None,
     environment: Mapping[str, str],
     kernel: str = "",
 ) -> Settings:
@@ -76,10 +82,16 @@ def resolve(
 
     where, where_from = told(server, "IMAGEINVOKER_SERVER", "server")
     token, token_from = told(site, "IMAGEINVOKER_SITE", "site")
+    trusted = told(_argument(ca), "IMAGEINVOKER_CA", "ca")[0]
+    credential = told(
+        _argument(boot_credential), "IMAGEINVOKER_BOOT_CREDENTIAL", "boot-credential"
+    )[0]
+    if where and (credential or "@" in where):
+        _safe(_server(where, where_from), where_from, credential)
     seconds, seconds_from = told(None if timeout is None else str(timeout), None, "timeout")
     return Settings(
         server=_server(where, where_from) if where else None,
-        site=_site(token, token_from) if token else DEFAULT_SITE,
+        site=_site(token, token_from) if token else None,
         timeout=_seconds(seconds, seconds_from) if seconds else None,
         machine=machine,
         item=told(item, None, "item")[0],
@@ -89,6 +101,8 @@ def resolve(
         password_stdin=password_stdin,
         json=json,
         boot_card=_boot_card(booted.get("BOOTIF", "")),
+        ca=Path(trusted) if trusted else None,
+        boot_credential=Path(credential) if credential else None,
     )
 
 
@@ -146,6 +160,22 @@ def _server(text: str, told_by: str) -> str:
     if not text.strip(" ,"):
         raise WrongUseError(f"{told_by}: an address is needed; give nats://HOST:PORT.")
     return text.strip()
+
+
+def _argument(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _safe(server: str, told_by: str, credential: str | None) -> None:
+    """Refuses a server to which a secret would go in the clear."""
+    # Only here: a client without a secret starts without it.
+    from bus.door import BootLogin, Door, UnprotectedError, addresses_in  # noqa: PLC0415
+
+    try:
+        boot = BootLogin("", Path(credential)) if credential else None
+        Door(boot=boot).check(addresses_in(server))
+    except UnprotectedError as error:
+        raise WrongUseError(f"{told_by}: {error}") from error
 
 
 def _site(text: str, told_by: str) -> str:

@@ -15,12 +15,14 @@ from bus.connection import BusUnavailableError
 from bus.messages import Machine, Outcome, Schedule, Welcome, encode
 from bus.problems import RETRIABLE, Problem
 from bus.waiting import end
+from client.entry import door_of
 from client.identity import this_machine
 from client.items import item_called
-from client.journey import NEEDS_LOGIN, Journey, Notice
+from client.journey import NEEDS_LOGIN, Journey
 from client.outcomes import headline
 from client.settings import Settings, shown
 from client.status import DONE, NO_SERVER, REFUSED
+from client.troubles import Notice
 from client.words import Words, plain
 
 _USUAL_PATIENCE: Final = 60
@@ -50,7 +52,8 @@ class _Run:
         self._is_safe = False
         self._line: str | None = None
         self._lines = sys.stderr if settings.json else sys.stdout
-        self._journey = Journey(server, settings.site, machine, self._notify)
+        door = door_of(settings, machine)
+        self._journey = Journey(server, settings.site, machine, self._notify, door)
 
     async def deploy(self, item: str, patience: float | None) -> int:
         """Goes all the way in ``patience`` seconds; the exit status."""

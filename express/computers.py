@@ -9,9 +9,9 @@ from msgspec import Struct
 from bus.machines import Identity, normal_mac, normal_text, normal_uuid, swap_uuid
 from bus.messages import ComputerRef, Machine
 from bus.problems import Problem
+from engine.matching import Candidate, which
 from express.database import MAX_ROWS, Transaction, Value, WriteConflict, markers
 from express.dialects import KEYS
-from express.matching import Candidate, match, unshared
 from express.schema import Layout
 
 _NAMED: Final = (
@@ -44,17 +44,7 @@ def find(
     statement, values = candidates_query(layout, identities)
     ids = [int(row[0]) for row in tx.fetch(statement, *values)] if statement else []
     candidates = _load(tx, layout, ids)
-    return [_which(identity, candidates) for identity in identities]
-
-
-def _which(identity: Identity, candidates: Sequence[Candidate]) -> ComputerRef | Problem | None:
-    if not unshared(identity, candidates):
-        return Problem("bad_machine")
-    try:
-        found = match(identity, candidates)
-    except Problem as problem:
-        return problem
-    return ComputerRef(id=found.id, name=found.name) if found else None
+    return [which(identity, candidates) for identity in identities]
 
 
 def candidates_query(layout: Layout, identities: Sequence[Identity]) -> tuple[str, list[Value]]:

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 import pyodbc
 
-from bus.problems import Problem
+from engine.errors import EngineUnavailable
 from express.dialects import Dialect, dialect_of
 
 SQLITE_GATE: Final = threading.Lock()
@@ -28,12 +28,8 @@ _PSQLODBC: Final = {"UseServerSidePrepare": "0", "Protocol": "7.4-0"}
 _T = TypeVar("_T")
 
 
-class DatabaseUnavailable(Problem):
+class DatabaseUnavailable(EngineUnavailable):
     """The database did not answer in time, or not at all; ``reason`` is for the log."""
-
-    def __init__(self, reason: str, message: str | None = None) -> None:
-        super().__init__("deployment_server_unavailable", message)
-        self.reason = reason
 
 
 def sqlite_dsn(path: Path) -> str:
@@ -200,8 +196,12 @@ class OdbcConnection:
         sqlite = self.dialect == "sqlite"
 
         def end() -> None:
-            with _gate(sqlite=sqlite), suppress(pyodbc.Error):
-                self.odbc.close()
+            with _gate(sqlite=sqlite):
+                # SQLite's driver keeps the files of a connection open whose cursor still is.
+                with suppress(pyodbc.Error):
+                    self.cursor.close()
+                with suppress(pyodbc.Error):
+                    self.odbc.close()
 
         # SQLite's driver frees what it is working on when another thread cancels, and crashes.
         # Its statements end by themselves: no server is there to hang.

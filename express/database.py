@@ -15,11 +15,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import chain
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 import pyodbc
 
 from bus.problems import Problem
+from engine.errors import Conflict
+from engine.protocol import Observer
 from express.connection import DatabaseUnavailable, OdbcConnection, end_late, is_sqlite, tuned
 from express.dialects import Column, Dialect, column, meaning
 
@@ -27,11 +29,6 @@ Value = str | int | float | datetime | None
 """What can be bound to a statement's marker."""
 Row = Sequence[Any]
 """A row as the driver gives it; what a column holds is for the schema to say."""
-
-Step = Literal["connection", "statement"]
-"""What takes time: to get a connection, free or new; to have a statement or a commit answered."""
-Observer = Callable[[Step, float, bool], None]
-"""Told of each step, of the seconds it took, and whether it went well."""
 
 MAX_ROWS: Final = 1000
 """Rows of one INSERT, and values of one IN list; T-SQL takes no more of the former."""
@@ -45,7 +42,7 @@ _T = TypeVar("_T")
 _SECRET = re.compile(r"(?i)(?:PWD|Password)\s*=\s*(\{(?:[^}]|\}\})*\}|[^;]*)")
 
 
-class WriteConflict(Exception):
+class WriteConflict(Conflict):
     """Another transaction was in the way (deadlock, lock, unique key): this one may be repeated."""
 
 
@@ -280,6 +277,14 @@ class Database:
             for seconds, well in transaction.steps:
                 self._observe("statement", seconds, well)
         return doing.result()
+
+    async def sign_of_life(self) -> None:
+        """Asks for something that every database has.
+
+        Raises:
+            Exception: it does not answer.
+        """
+        await self.transact(lambda transaction: transaction.fetch("SELECT 1"))
 
     async def close(self) -> None:
         """Ends every connection; those that hang are left behind after two seconds."""

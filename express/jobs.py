@@ -6,10 +6,9 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Final, Literal
 
-from msgspec import Struct
-
+from engine.menu_rows import MenuRows
+from engine.tree import Folder, Job
 from express.database import MAX_ROWS, Row, Transaction, markers
-from express.tree import Folder, Job
 
 _TAGGED: Final = (
     "SELECT event_id, folder_id, COALESCE(name, ''), COALESCE(description, '') FROM event"
@@ -20,11 +19,6 @@ _UNTAGGED: Final = (
     " GROUP BY folder_id"
 )
 _FOLDERS: Final = "SELECT folder_id, parent_id, COALESCE(name, '') FROM event_folder"
-_JOB: Final = (
-    "SELECT event_id, folder_id, COALESCE(name, ''), COALESCE(description, '') FROM event"
-    " WHERE event_id = ?"
-)
-
 _ALL: Final = "SELECT event_id, folder_id, COALESCE(name, ''), COALESCE(description, '') FROM event"
 
 LARGEST_ID: Final = 2**31 - 1
@@ -38,22 +32,11 @@ _job: Final[Callable[[Row], Job]] = partial(tuple.__new__, Job)
 _folder: Final[Callable[[Row], Folder]] = partial(tuple.__new__, Folder)
 
 
-class MenuRows(Struct, frozen=True):
-    """What a menu is made of.
-
-    ``jobs`` are those whose names hold the tag, in any case where the server knows no cases, and
-    those that rules name; ``filled`` is how many other jobs each folder holds.
-    """
-
-    jobs: list[Job]
-    folders: list[Folder]
-    filled: dict[int | None, int]
-
-
 def read_menu_rows(tx: Transaction, tag: str, ruled: Collection[int] = ()) -> MenuRows:
     """All that a menu is made of, without the many jobs that are no items of their own.
 
-    ``ruled`` are the ids of jobs that access rules name: what they say of a folder depends on them.
+    They are those whose names hold the tag, in any case where the server knows no cases, and those
+    of the ids ``ruled``, which rules name: what rules say of a folder depends on them.
     """
     like = "%" + _SPECIAL.sub(r"!\g<0>", tag.strip()) + "%"
     tagged = list(map(_job, tx.fetch(_TAGGED, like)))
@@ -76,15 +59,9 @@ def read_folders(tx: Transaction) -> list[Folder]:
     return list(map(_folder, tx.fetch(_FOLDERS)))
 
 
-def read_job(tx: Transaction, job_id: int) -> Job | None:
-    """One job, None when it does not exist."""
-    rows = tx.fetch(_JOB, job_id)
-    return _job(rows[0]) if rows else None
-
-
-def read_all_jobs(tx: Transaction) -> list[Job]:
-    """Every job, in no order; there may be many, so only for what is asked seldom."""
-    return list(map(_job, tx.fetch(_ALL)))
+def read_whole_tree(tx: Transaction) -> MenuRows:
+    """Every job and every folder; there may be many jobs, so only for what is asked seldom."""
+    return MenuRows(list(map(_job, tx.fetch(_ALL))), read_folders(tx), {})
 
 
 def read_jobs_in(tx: Transaction, folder_ids: Collection[int]) -> list[Job]:

@@ -6,11 +6,10 @@ right after it has inserted them. So nothing has to be guessed later from jobs, 
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
-
-from msgspec import Struct
+from typing import Final
 
 from bus.messages import JobRef, Outcome, decoder
+from engine.progress import JobRow, Scheduled, Standing, scheduled_by
 from express.database import MAX_ROWS, Transaction, markers
 from express.schema import Layout
 
@@ -26,38 +25,6 @@ _STANDING: Final = (
 _CARRIED_OUT: Final = "SELECT outcome FROM ii_request WHERE state = 'scheduled' AND created_at >= ?"
 
 _outcome = decoder(Outcome)
-
-
-class JobRow(Struct, frozen=True):
-    """A scheduled job: ``status`` is None before it starts, negative while it runs, then its code.
-
-    The code 0 means that the job succeeded.
-    """
-
-    id: int
-    computer_id: int
-    job: JobRef
-    status: int | None
-
-
-class Standing(NamedTuple):
-    """How some rows stand, in three numbers, of which one is another where any row has changed.
-
-    A row that starts, ends, comes or goes changes the count of all, the count of those that have
-    started, or the sum of the ids, in which each counts once, twice or three times.
-    """
-
-    rows: int = 0
-    started: int = 0
-    ids: int = 0
-
-
-class Scheduled(Struct, frozen=True):
-    """Which rows a request's jobs got on which computer: from the first to the last."""
-
-    request_id: str
-    computer_id: int
-    rows: tuple[int, int]
 
 
 def rows_of(
@@ -137,9 +104,4 @@ def read_scheduled(tx: Transaction, since: datetime) -> list[Scheduled]:
     Read after the rows, in one transaction with them, it holds whatever took their place.
     """
     naive = since.astimezone(UTC).replace(tzinfo=None, microsecond=0)
-    outcomes = [_outcome.decode(text) for (text,) in tx.fetch(_CARRIED_OUT, naive)]
-    return [
-        Scheduled(done.request_id, done.computer.id, done.rows)
-        for done in outcomes
-        if done.computer and done.rows
-    ]
+    return scheduled_by(_outcome.decode(text) for (text,) in tx.fetch(_CARRIED_OUT, naive))

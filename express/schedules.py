@@ -2,10 +2,11 @@
 
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal
+from typing import Final
 
 from msgspec import Struct
 
+from engine.orders import Record
 from express.database import Transaction, markers
 from express.dialects import Dialect
 
@@ -34,20 +35,6 @@ _RECORD_COLUMNS: Final = (
 )
 _ZONE_STEP: Final = timedelta(minutes=15)
 """Every zone's offset from UTC is a multiple of this; less is a clock that is wrong."""
-
-
-class Record(Struct, frozen=True, kw_only=True):
-    """What was done for a request; ``outcome`` is the wire form of its `Outcome`, as text."""
-
-    request_id: str
-    site: str
-    machine: str
-    digest: str
-    state: Literal["scheduled", "rejected"]
-    outcome: str
-    technician: str | None
-    item_id: str
-    created_at: datetime
 
 
 class Wanted(Struct, frozen=True):

@@ -1,14 +1,14 @@
-"""Databases as a service watches them: their times and their sign of life."""
+"""Databases as a service watches them: how long they take, and what fails."""
 
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from express.database import Database, Observer, Step
+from engine.protocol import Observer, Step
 from services.measures import SECONDS
 
-Which = Literal["express", "history"]
-"""The deployment server's database, or the one in which the monitor keeps history."""
+HISTORY: Final = "history"
+"""What the database is called in which the monitor keeps history; others are called by engines."""
 
 
 class DatabaseMetrics:
@@ -30,7 +30,7 @@ class DatabaseMetrics:
             registry=registry,
         )
 
-    def observer(self, which: Which) -> Observer:
+    def observer(self, which: str) -> Observer:
         """Counts the steps of one of them; its series are there at 0 from now on."""
         steps: tuple[Step, ...] = get_args(Step)
         series = {
@@ -48,12 +48,3 @@ class DatabaseMetrics:
                 failures.inc()
 
         return observe
-
-
-async def sign_of_life(database: Database) -> None:
-    """Asks the database for something that it always has.
-
-    Raises:
-        Exception: it does not answer.
-    """
-    await database.transact(lambda transaction: transaction.fetch("SELECT 1"))

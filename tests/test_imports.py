@@ -9,19 +9,24 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("bus", "express", "services", "client", "cli")
+ROOMS = ("bus", "engine", "estate", "express", "services", "client", "cli")
 
 FORBIDDEN = {
-    "bus": {"express", "services", "client", "cli"},
-    "express": {"services", "client", "cli"},
-    "client": {"express", "services", "cli"},
-    "services": {"client", "cli"},
+    "bus": {"engine", "estate", "express", "services", "client", "cli"},
+    "engine": {"estate", "express", "services", "client", "cli"},
+    "estate": {"engine", "express", "services", "client", "cli"},
+    "express": {"estate", "services", "client", "cli"},
+    "client": {"engine", "estate", "express", "services", "cli"},
+    "services": {"estate", "client", "cli"},
     "cli": set[str](),
 }
 """The rooms that a room must not import."""
 
+HISTORY = {"express.connection", "express.database", "express.dialects"}
+"""What of `express` is ODBC and no engine: the monitor keeps a history of its own in a database."""
+
 HEAVY = {
-    "argon2", "cryptography", "express", "jwt", "ldap3", "litestar", "pyodbc",
+    "argon2", "cryptography", "estate", "express", "jwt", "ldap3", "litestar", "pyodbc",
     "services", "structlog", "uvloop",
 }  # fmt: skip
 """What a boot client starts without."""
@@ -78,9 +83,25 @@ def test_no_service_imports_another(service: str) -> None:
     assert _offences(f"services/{service}", others) == []
 
 
-@pytest.mark.parametrize("service", sorted({*_services()} - {"menu", "scheduler", "monitor"}))
-def test_only_who_needs_the_deployment_server_imports_its_database(service: str) -> None:
+@pytest.mark.parametrize("service", sorted({*_services()} - {"monitor"}))
+def test_services_know_the_deployment_server_by_its_engine_only(service: str) -> None:
     assert _offences(f"services/{service}", {"express", "pyodbc"}) == []
+
+
+def test_the_monitor_knows_databases_for_its_own_history_only() -> None:
+    offences = _offences("services/monitor", {"express"})
+    modules = {offence.rpartition(" ")[2] for offence in offences}
+    assert {".".join(module.split(".")[:2]) for module in modules} <= HISTORY
+
+
+@pytest.mark.parametrize("service", sorted({*_services()} - {"menu", "scheduler", "monitor"}))
+def test_only_who_needs_the_deployment_server_knows_engines(service: str) -> None:
+    assert _offences(f"services/{service}", {"engine"}) == []
+
+
+def test_an_engine_of_another_package_needs_nothing_but_the_protocol_and_what_travels() -> None:
+    own = {room for room in ROOMS if room not in {"bus", "engine"}}
+    assert _offences("tests/tiny_engine", own) == []
 
 
 def test_what_services_share_imports_none_of_them() -> None:

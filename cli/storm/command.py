@@ -15,13 +15,14 @@ from cyclopts.validators import Number
 from bus.messages import encode
 from bus.problems import Problem
 from cli.embedded import running_site
+from cli.engines import OtherEngineError, express_database
 from cli.fail import DONE, WRONG, CommandError, WrongUseError
 from cli.secret import read_password
 from cli.storm.course import AT_REST, Plan, greet, run
 from cli.storm.descriptors import allow_connections
 from cli.storm.machines import MOST, Fleet
 from cli.storm.results import told
-from cli.target import Address, Target, database, find
+from cli.target import Address, Target, find
 from client.settings import shown
 from services import logs
 
@@ -180,7 +181,10 @@ def _require_report(report: Path) -> None:
 
 def _database(file: Path | None, address: Address) -> str | None:
     try:
-        return database(file, address.server)
+        return express_database(file, address.server)
+    except OtherEngineError as error:
+        sys.stderr.write(f"{error} The reckoning goes by what the machines are told.\n")
+        return None
     except WrongUseError:
         if file is not None:
             raise

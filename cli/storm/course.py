@@ -17,12 +17,12 @@ import pyodbc
 from msgspec import Struct
 
 from bus.__about__ import __version__
-from bus.connection import connect
 from bus.messages import ItemEntry, Protection, Welcome
-from bus.option_store import OptionStore
-from bus.options import Options, assemble
+from bus.option_store import read_layers
+from bus.options import Options, assemble, in_force
 from bus.problems import Problem
 from cli.fail import CommandError, NoServerError, WrongUseError
+from cli.reaching import reach
 from cli.storm.arrivals import arrivals
 from cli.storm.journeys import Errand, Passage
 from cli.storm.ledger import Ledger
@@ -78,12 +78,14 @@ async def greet(plan: Plan) -> Protection:
     """How the site is protected, as it tells the first machine.
 
     Raises:
-        NoServerError: nobody answers.
+        NoServerError: nobody answers, or lets us in.
         WrongUseError: the machine is known, or is not, and should not or should be.
         CommandError: the site will not serve it.
     """
     machine = plan.fleet.machine(1)
-    journey = Journey(plan.address.server, plan.address.site, machine, lambda _notice: None)
+    address = plan.address
+    await (await reach(address, "storm")).close()
+    journey = Journey(address.server, address.site, machine, lambda _notice: None, address.door)
     try:
         async with asyncio.timeout(_PATIENCE):
             welcome = await journey.welcome()
@@ -145,6 +147,7 @@ async def _run(
     errand = Errand(
         server=plan.address.server,
         site=plan.address.site,
+        door=plan.address.door,
         item=plan.item,
         username=plan.username,
         password=password,
@@ -291,10 +294,9 @@ def _item_of(passage: Passage) -> ItemEntry:
 
 
 async def _options(address: Address) -> Options:
-    connection = await connect(address.server, "storm")
+    connection = await reach(address, "storm")
     try:
-        store = await OptionStore.open(connection, address.site)
-        return assemble(await store.read())[0]
+        return assemble(in_force(*await read_layers(connection, address.site)))[0]
     except (nats.errors.Error, TimeoutError) as error:
         raise CommandError("The options of the site cannot be read.") from error
     finally:

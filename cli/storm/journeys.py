@@ -11,11 +11,13 @@ import msgspec
 from msgspec import Struct
 
 from bus.connection import BusUnavailableError
+from bus.door import Door
 from bus.messages import ItemEntry, Machine, Menu, Outcome, Schedule, Welcome
 from bus.problems import RETRIABLE, Problem
 from cli.storm.tally import Step
 from client.items import every_item, item_called
-from client.journey import NEEDS_LOGIN, Journey, Notice
+from client.journey import NEEDS_LOGIN, Journey
+from client.troubles import Notice
 
 NO_ANSWER: Final = "no_answer"
 """Stands where the code of a problem would, when nobody answered at all."""
@@ -31,6 +33,7 @@ class Errand(Struct, frozen=True, kw_only=True):
     item: str | None
     username: str | None
     password: str
+    door: Door = Door()
 
     def __repr__(self) -> str:
         return f"Errand(site={self.site!r}, item={self.item!r})"
@@ -68,7 +71,7 @@ async def travel(errand: Errand, passage: Passage) -> None:
             silent = told.text == "trouble_service"
             passage.retries[told.code or (NO_ANSWER if silent else told.text)] += 1
 
-    journey = Journey(errand.server, errand.site, passage.machine, notice)
+    journey = Journey(errand.server, errand.site, passage.machine, notice, errand.door)
     began = time.perf_counter()
     try:
         await _go(journey, errand, passage)

@@ -25,9 +25,9 @@ from cli.storm.results import Probed
 from cli.storm.tally import Histogram
 from client.items import every_item
 from client.journey import NEEDS_LOGIN, Journey
+from engine.tree import JobTree
 from express.database import Database, Transaction, Value, WriteConflict
 from express.jobs import read_folders
-from express.tree import JobTree
 
 _EVERY: Final = 1.0
 """Seconds between the sight of a change and the next change."""
@@ -55,7 +55,9 @@ class Probe:
         self._database = database
         self._errand = errand
         self._options = options
-        self._journey = Journey(errand.server, errand.site, machine, lambda _notice: None)
+        self._journey = Journey(
+            errand.server, errand.site, machine, lambda _notice: None, errand.door
+        )
         self._token: str | None = None
         self._seen = Histogram()
         self._unseen = 0

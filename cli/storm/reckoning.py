@@ -18,10 +18,10 @@ from bus.messages import Outcome, decoder
 from bus.options import Options
 from cli.storm.ledger import Ledger
 from cli.storm.machines import Fleet, RequestIds, number_of
+from engine.tree import JobTree
 from express.database import MAX_ROWS, Database, Transaction, markers
 from express.jobs import read_folders, read_jobs, read_jobs_in
 from express.schema import read_layout
-from express.tree import JobTree
 
 MOST_FINDINGS: Final = 20
 """Machines of which is told what is wrong; all of them are counted."""

@@ -46,7 +46,7 @@ class Portal(App[int], inherit_bindings=False):
             words = Words()
             timeout = self.settings.timeout
             self._first = CountdownScreen(
-                (words("title"), self.settings.site),
+                (words("title"), self.settings.site or ""),
                 words,
                 shown(self.server),
                 DEFAULTS.timeout if timeout is None else timeout,

@@ -1,4 +1,4 @@
-"""What all screens of the portal share: title, body, a line of notice and a line of help."""
+"""What all screens of the portal share: title, body, a notice and a line of help."""
 
 import asyncio
 from collections.abc import Iterator
@@ -56,9 +56,9 @@ class PortalScreen(Screen[None], Generic[Result]):
     def __init__(self, title: tuple[str, str], help_text: str) -> None:
         super().__init__()
         self.answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._title_texts = title
+        self._bar = Bar(*title, classes="title")
         self._help = Line(help_text, "help")
-        self._notice = Line("", "notice")
+        self._notice = Static("", id="notice", markup=False)
 
     def body(self) -> Iterator[Widget]:
         """The widgets between title and help."""
@@ -66,7 +66,7 @@ class PortalScreen(Screen[None], Generic[Result]):
 
     def compose(self) -> ComposeResult:
         """Told by Textual."""
-        yield Bar(*self._title_texts, classes="title")
+        yield self._bar
         yield Rule()
         with Vertical(id="body"):
             yield from self.body()
@@ -81,7 +81,12 @@ class PortalScreen(Screen[None], Generic[Result]):
 
     def notice(self, text: str) -> None:
         """Says what goes on behind the screen; nothing when all is well."""
-        self._notice.say(text)
+        if str(self._notice.content) != text:
+            self._notice.update(text)
+
+    def headed(self, title: tuple[str, str]) -> None:
+        """Shows another title."""
+        self._bar.say(*title)
 
     def help(self, text: str) -> None:
         """Says which keys do what."""

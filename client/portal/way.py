@@ -12,8 +12,9 @@ from bus.connection import BusUnavailableError
 from bus.messages import ItemEntry, Menu, Outcome, ProblemBody, Schedule, Session, Welcome
 from bus.problems import Problem
 from bus.waiting import end
+from client.entry import door_of
 from client.identity import this_machine
-from client.journey import NEEDS_LOGIN, Journey, Notice
+from client.journey import NEEDS_LOGIN, Journey
 from client.portal.app import Portal
 from client.portal.done import DoneScreen
 from client.portal.frame import PortalScreen
@@ -25,6 +26,7 @@ from client.portal.scheduling import SchedulingScreen
 from client.portal.waiting import WaitingScreen
 from client.settings import shown
 from client.status import DONE, NO_SERVER, REFUSED
+from client.troubles import Notice
 from client.words import Words, plain
 
 _MOMENT: Final = 0.2
@@ -58,7 +60,9 @@ class Way:
         self._notice = ""
         self._tell = portal.first.notice
         machine = portal.machine or this_machine(boot_card=portal.settings.boot_card)
-        self._journey = Journey(portal.server, portal.settings.site, machine, self._notify)
+        settings = portal.settings
+        door = door_of(settings, machine)
+        self._journey = Journey(portal.server, settings.site, machine, self._notify, door)
 
     async def walk(self) -> int:
         """Goes all the way; the exit status."""
@@ -93,6 +97,7 @@ class Way:
             else:
                 self._greet(welcome)
                 local = self._portal.settings.timeout
+                screen.headed((self._words("title"), plain(welcome.site)))
                 screen.welcomed(
                     self._words,
                     welcome.computer.name if welcome.computer else None,
@@ -307,8 +312,8 @@ class Way:
         )
 
     def _title(self) -> tuple[str, str]:
-        site = self._portal.settings.site
         welcome = self._welcome
+        site = welcome.site if welcome else self._portal.settings.site or ""
         machine = ""
         if welcome is not None:
             machine = welcome.computer.name if welcome.computer else welcome.suggested_name

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -60,13 +60,16 @@ class Door:
         signer: Signer,
         events: EventLog,
         metrics: LoginMetrics,
+        address_of: Callable[[Caller], str | None],
     ) -> None:
+        """``address_of`` gives the network address of a caller if the bus tells it."""
         self._options = options
         self._ways = ways
         self._tries = tries
         self._signer = signer
         self._events = events
         self._metrics = metrics
+        self._address_of = address_of
         self._told: dict[str, None] = {}
         self._log = structlog.get_logger("auth")
 
@@ -85,7 +88,7 @@ class Door:
             options.protection,
             username,
             way.account(username) if way else None,
-            caller.address if options.trust_request_info else None,
+            self._address_of(caller),
         )
         try:
             technician = None

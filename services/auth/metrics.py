@@ -1,19 +1,56 @@
 """What Prometheus learns of signing in."""
 
+from collections.abc import Callable
 from typing import Final, Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from bus import contract
+from bus.boot_credential import Refusal
 from bus.messages import Protection
 from services.auth.lockout import Scope
 from services.measures import SECONDS
 
 Answer = Literal["known", "refused", "unavailable"]
 """What the directory says of who signs in, or that it could not be asked."""
-
+Reason = Literal[Refusal, "bad_machine", "too_many", "locked_out", "overloaded"]
+"""Why one is not let on the bus."""
+Result = Literal["ok", Reason]
 
 SUCCESS: Final = "success"
+
+
+class CalloutMetrics:
+    """Counts who wants to come on the bus as a boot client, and what was decided."""
+
+    def __init__(self, registry: CollectorRegistry, site: str, present: Callable[[], int]) -> None:
+        """``present`` tells how many boot clients are on the bus."""
+        decided = Counter(
+            "imageinvoker_callout",
+            "Boot clients that wanted to come on the bus, by what was decided: ok, or why not.",
+            ["site", "result"],
+            registry=registry,
+        )
+        self._seconds: Final = Histogram(
+            "imageinvoker_callout_seconds",
+            "Seconds from the server's question to the answer.",
+            ["site"],
+            registry=registry,
+            buckets=SECONDS,
+        ).labels(site)
+        Gauge(
+            "imageinvoker_boot_clients",
+            "Boot clients that are on the bus, as this copy knows.",
+            ["site"],
+            registry=registry,
+        ).labels(site).set_function(present)
+        results: tuple[Result, ...] = get_args(Result)
+        self._decided: Final = {each: decided.labels(site, each) for each in results}
+
+    def decided(self, result: Result, seconds: float) -> None:
+        """One was decided on."""
+        self._decided[result].inc()
+        self._seconds.observe(seconds)
 
 
 class LoginMetrics:

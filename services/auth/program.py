@@ -1,4 +1,4 @@
-"""The auth service: lets technicians in."""
+"""The auth service: lets technicians in, and where it is told so, boot clients on the bus."""
 
 import asyncio
 import secrets
@@ -10,6 +10,8 @@ import nats.errors
 import structlog
 
 from bus import contract, subjects
+from bus.buckets import Mirror
+from bus.caller import Caller
 from bus.connection import backoff
 from bus.events import EventLog
 from bus.messages import Protection
@@ -18,16 +20,22 @@ from bus.options import Options
 from bus.sessions import PUBLISH_EVERY, Signer
 from bus.waiting import end
 from services.auth.accounts import Accounts
+from services.auth.callout import CONNECTION_LIFETIME
+from services.auth.callout_keys import CalloutKeys
 from services.auth.domain import Domain
 from services.auth.door import Door
+from services.auth.entrance import entrance
 from services.auth.lockout import Limits
 from services.auth.metrics import LoginMetrics
 from services.auth.own_accounts import OwnAccounts
 from services.auth.passwords import Passwords
+from services.auth.presences import Bounds, Presences
+from services.auth.refusals import Refusals
 from services.auth.shared_password import SharedPassword
 from services.auth.tries import Tries
 from services.auth.ways import WayIn
-from services.running import Site
+from services.auth.where import Whereabouts
+from services.running import Program, Site
 
 _LOOK: Final = 1.0
 """Seconds after which it is seen that a jump of the clock has ended the session key."""
@@ -35,7 +43,38 @@ _LOOK: Final = 1.0
 
 @asynccontextmanager
 async def program(site: Site) -> AsyncIterator[None]:
-    """The auth service on the bus."""
+    """The auth service on a bus that lets everybody on, or only who has credentials."""
+    async with _serving(site, None):
+        yield
+
+
+def with_callout(
+    keys: CalloutKeys,
+    server: str,
+    bounds: Bounds = Bounds(),
+    lifetime: float = CONNECTION_LIFETIME,
+) -> Program:
+    """The auth service that decides as well who comes on the bus as a boot client.
+
+    ``server`` is where the bus is; a boot client stays for ``lifetime`` seconds at most, and shows
+    its credential again then.
+    """
+
+    @asynccontextmanager
+    async def serving(site: Site) -> AsyncIterator[None]:
+        presences = Presences(bounds)
+        async with (
+            _serving(site, presences) as refusals,
+            entrance(site, keys, server, presences, refusals, lifetime),
+        ):
+            yield
+
+    return serving
+
+
+@asynccontextmanager
+async def _serving(site: Site, presences: Presences | None) -> AsyncIterator[Refusals]:
+    """The service on the bus; with ``presences`` it knows from where machines have come."""
     stream = site.connection.jetstream()
     events = EventLog(site.connection, site.name)
     signer = Signer(site.name)
@@ -64,16 +103,27 @@ async def program(site: Site) -> AsyncIterator[None]:
         site.name,
         lambda: limits_of(site.options.current),
     )
-    door = Door(site.options, ways, tries, signer, events, metrics)
+
+    def address_of(caller: Caller) -> str | None:
+        if presences:
+            return presences.address_of(caller.machine)
+        return caller.address if site.options.current.trust_request_info else None
+
+    door = Door(site.options, ways, tries, signer, events, metrics, address_of)
+    whereabouts = Whereabouts(site.name, address_of)
+    sites = Mirror(site.connection, subjects.SITES, subjects.ESTATE, whereabouts.changed)
     service = site.service("auth", "Lets technicians in")
     service.serve(contract.LOGIN, door.login)
+    service.serve(contract.WHERE, whereabouts.where)
     publishing = asyncio.create_task(_publish_again(site, signer))
     try:
+        await sites.start()
         await service.start()
-        yield
+        yield Refusals(tries, events, metrics)
         await service.leave()
     finally:
         await end(publishing)
+        await sites.stop()
         domain.close()
         await passwords.close()
 

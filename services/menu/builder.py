@@ -6,8 +6,8 @@ from typing import Final, NamedTuple
 
 from bus.access import ALL_RIGHTS, Rights
 from bus.messages import Entry, FolderEntry, ItemEntry, MenuType
-from express.rights import Permissions
-from express.tree import Item, JobTree, natural_key
+from engine.rights import Permissions
+from engine.tree import Item, JobTree, natural_key
 
 DEEPEST: Final = 100
 """Most folders within folders in a menu: what lies deeper is shown in the deepest one.

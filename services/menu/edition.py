@@ -14,8 +14,8 @@ from bus.menus import PART, Division, packed
 from bus.messages import Menu, MenuType, encode
 from bus.problems import Problem
 from bus.service import Answer
-from express.jobs import MenuRows
-from express.tree import JobTree
+from engine.menu_rows import MenuRows
+from engine.tree import JobTree
 from services.menu.builder import MenuBuilder
 
 LARGEST: Final = 24 * 1024 * 1024

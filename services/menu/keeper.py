@@ -16,10 +16,9 @@ from bus.access import ALL_RIGHTS, Rights
 from bus.options import Options
 from bus.problems import Problem
 from bus.service import Answer
-from express.jobs import MenuRows
+from engine.menu_rows import MenuRows, Wanted
 from services.menu.edition import Built, Edition, Rules, first_edition
 from services.menu.lookout import Seen
-from services.menu.snapshots import Wanted
 from services.menu.tally import Tally
 
 LATEST: Final = 1.0

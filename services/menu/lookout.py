@@ -9,19 +9,17 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
-import pyodbc
 import structlog
 from msgspec import Struct
 
 from bus.waiting import end
-from express.changes import fingerprint
-from express.database import Database
-from express.jobs import MenuRows, read_menu_rows
+from engine.errors import NoMarkError
+from engine.menu_rows import MenuRows, Wanted
+from engine.protocol import JobTrees
 from services.menu.copies import Copies, Sight
-from services.menu.snapshots import Snapshots, Wanted
+from services.menu.snapshots import Snapshots
 from services.menu.tally import Tally
 
 FRESH: Final = 0.5
@@ -37,9 +35,9 @@ _SHARED: Final = 0.3
 
 
 class Seen(Struct, frozen=True):
-    """Rows that are those of the database as it was ``at`` a moment, or later.
+    """Rows that are those of the job tree as it was ``at`` a moment, or later.
 
-    ``fingerprint`` is that of the tree, None if it could not be told. From ``due`` on it is time to
+    ``fingerprint`` is the tree's mark, None if it could not be told. From ``due`` on it is time to
     look again.
     """
 
@@ -55,16 +53,14 @@ class Lookout:
 
     def __init__(
         self,
-        database: Database,
-        watcher: Database,
+        trees: JobTrees,
         tally: Tally,
         copies: Copies | None = None,
         snapshots: Snapshots | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``watcher`` has one connection to the same database, and is used for nothing else."""
-        self._database = database
-        self._watcher = watcher
+        """``copies`` and ``snapshots`` are there where a mark says the same to all copies."""
+        self._trees = trees
         self._tally = tally
         self._copies = copies
         self._snapshots = snapshots
@@ -95,7 +91,7 @@ class Lookout:
         One look at a time.
 
         Raises:
-            DatabaseUnavailable, WriteConflict, pyodbc.Error: the database cannot be read.
+            EngineUnavailable, Exception: the tree cannot be read.
         """
         self._under_way.clear()
         try:
@@ -125,11 +121,9 @@ class Lookout:
         rows = await self._known(mark, wanted, last) if mark is not None else None
         if rows is None:
             self._tally.readings += 1
-            rows = await self._database.transact(
-                partial(read_menu_rows, tag=wanted.tag, ruled=wanted.ruled)
-            )
-            # SQL Server's fingerprint is of what the tree holds, so it comes back when a change is
-            # taken back: these rows might be others than those it belongs to.
+            rows = await self._trees.menu_rows(wanted)
+            # A mark may be of what the tree holds, and then comes back when a change is taken back:
+            # these rows might be others than those it belongs to.
             if self._snapshots and mark is not None and mark != await self._mark():
                 mark = None
             await self._share(mark, wanted, rows)
@@ -141,7 +135,7 @@ class Lookout:
         return Seen(rows, wanted, mark, at, due)
 
     async def _known(self, mark: str, wanted: Wanted, last: Seen | None) -> MenuRows | None:
-        """The rows that belong to a fingerprint, without reading them from the database."""
+        """The rows that belong to a fingerprint, without reading them from the engine."""
         if last is not None and (last.fingerprint, last.wanted) == (mark, wanted):
             return last.rows
         rows = await self._snapshots.fetch(mark, wanted) if self._snapshots else None
@@ -150,17 +144,17 @@ class Lookout:
         return rows
 
     async def _mark(self) -> str | None:
-        """The fingerprint of the tree, None where the database does not tell it."""
+        """The fingerprint of the tree, None where the deployment server does not tell it."""
         if not self._can_tell:
             return None
         self._tally.checks += 1
         try:
-            return await self._watcher.transact(fingerprint)
-        except pyodbc.Error as error:
+            return await self._trees.mark()
+        except NoMarkError as error:
             self._can_tell = False
             self._log.warning(
-                "the database does not tell whether jobs change, so they are read each time",
-                error=str(error.args[-1]),
+                "the deployment server does not tell whether jobs change: they are read each time",
+                error=str(error),
             )
             return None
 

@@ -1,26 +1,21 @@
 """The menu service: greets machines and shows what can be deployed on them."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Final
 
 from bus import contract
 from bus.caller import Caller
 from bus.events import EventLog
-from bus.machines import Identity, identity
-from bus.messages import ComputerRef, Hello, ShowMenu, Welcome
+from bus.machines import identity
+from bus.messages import Hello, ShowMenu, Welcome
 from bus.names import name_rules, suggested_name
-from bus.problems import Problem
 from bus.service import Answer
-from express import computers
-from express.connection import is_sqlite
-from express.database import Database, Transaction
-from express.layout_cache import LayoutCache
-from express.together import Together
+from engine.finding import find
+from engine.protocol import Engine, Orders
 from services.admission import Admission
-from services.database import DatabaseMetrics, sign_of_life
+from services.database import DatabaseMetrics
 from services.menu.copies import Copies
 from services.menu.keeper import MenuKeeper
 from services.menu.lookout import Lookout
@@ -31,29 +26,30 @@ from services.menu.visits import Visits
 from services.patience import PATIENCE, within
 from services.running import Program, Site
 
-_TURNS: Final = 2
-"""Transactions side by side in which machines are looked for."""
 
+def program(address: str) -> Program:
+    """The menu service of a deployment server; its engine may stand before the address.
 
-def program(dsn: str) -> Program:
-    """The menu service of the deployment server behind ``dsn``, an ODBC connection string."""
+    Raises:
+        EngineError: there is no such engine.
+    """
+    found = find(address)
 
     @asynccontextmanager
     async def serving(site: Site) -> AsyncIterator[None]:
         measured = DatabaseMetrics(site.registry, site.name, "menu")
-        database = Database(dsn, observe=measured.observer("express"))
-        watcher = Database(dsn, size=1, observe=measured.observer("express"))
-        site.health.needs("the database", lambda: sign_of_life(database))
+        engine = found.open(site.name, measured.observer(found.name))
+        site.health.needs("the deployment server", engine.sign_of_life)
         events = EventLog(site.connection, site.name)
         admission = Admission(site.connection, site.name, site.options, events)
         tally = Tally()
-        lookout = _lookout(site, dsn, database, watcher, tally)
+        lookout = _lookout(site, engine, tally)
         menus = MenuKeeper(
             lookout.look, lambda: site.options.current, lambda: admission.ruled_jobs, tally
         )
         site.registry.register(MenuMetrics(tally, site.name))
         visits = Visits(events)
-        portal = Portal(site, database, admission, visits, menus)
+        portal = Portal(site, engine, admission, visits, menus)
         service = site.service("menu", "Greets machines and shows what can be deployed on them")
         service.serve(contract.WELCOME, portal.welcome)
         service.serve(contract.SHOW, portal.show, portal.show_at_once)
@@ -65,23 +61,19 @@ def program(dsn: str) -> Program:
             await service.leave()
         finally:
             await visits.close()
-            await portal.close()
             await menus.close()
             await lookout.close()
             await admission.stop()
-            await watcher.close()
-            await database.close()
+            await engine.close()
 
     return serving
 
 
-def _lookout(site: Site, dsn: str, database: Database, watcher: Database, tally: Tally) -> Lookout:
-    # SQLite tells each connection for itself whether something has changed; and a file beside the
-    # service is read as fast as the bus.
-    if is_sqlite(dsn):
-        return Lookout(database, watcher, tally)
+def _lookout(site: Site, engine: Engine, tally: Tally) -> Lookout:
+    if not engine.shares_marks:
+        return Lookout(engine, tally)
     copies = Copies(site.connection, site.name, monotonic)
-    return Lookout(database, watcher, tally, copies, Snapshots(site.connection, site.name))
+    return Lookout(engine, tally, copies, Snapshots(site.connection, site.name))
 
 
 class Portal:
@@ -90,28 +82,16 @@ class Portal:
     def __init__(
         self,
         site: Site,
-        database: Database,
+        orders: Orders,
         admission: Admission,
         visits: Visits,
         menus: MenuKeeper,
     ) -> None:
         self._site = site
-        self._layouts = LayoutCache()
-        self._finding: Together[Identity, ComputerRef | None] = Together(
-            database, self._find, turns=_TURNS
-        )
+        self._orders = orders
         self._admission = admission
         self._visits = visits
         self._menus = menus
-
-    async def close(self) -> None:
-        """Asks the database nothing any more."""
-        await self._finding.close()
-
-    def _find(
-        self, tx: Transaction, identities: Sequence[Identity]
-    ) -> list[ComputerRef | Problem | None]:
-        return computers.find(tx, self._layouts.layout(tx), identities)
 
     async def welcome(self, asked: Hello, caller: Caller) -> Welcome:
         """What the portal needs before anybody signs in.
@@ -122,7 +102,7 @@ class Portal:
         options = self._site.options.current
         known = identity(asked.machine, options.shared)
         async with within(PATIENCE):
-            computer = await self._finding.ask(known)
+            computer = await self._orders.find(known)
         await self._visits.opened(asked, caller.machine, computer)
         return Welcome(
             site=self._site.name,

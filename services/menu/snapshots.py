@@ -17,7 +17,7 @@ from nats.js.kv import KeyValue
 
 from bus import subjects
 from bus.connection import Connection
-from express.jobs import MenuRows
+from engine.menu_rows import MenuRows, Wanted
 
 PART: Final = 512 * 1024
 """Bytes of a part."""
@@ -29,13 +29,6 @@ _FETCHED_WITHIN: Final = 0.5
 """Seconds; reading the database takes hardly longer."""
 _PUT_WITHIN: Final = 2.0
 _HEAD: Final = "head"
-
-
-class Wanted(Struct, frozen=True):
-    """Which rows are meant, by the tag and the ids of the jobs that rules name."""
-
-    tag: str
-    ruled: frozenset[int] = frozenset()
 
 
 class _Head(Struct, frozen=True):

@@ -15,11 +15,11 @@ import pyodbc
 import structlog
 
 from bus.connection import Connection
-from bus.event_stream import BATCH, Placed, reader, stream_state
+from bus.event_stream import BATCH, GATHERED, Placed, reader, stream_state
 from express.connection import DatabaseUnavailable
 from express.database import WriteConflict
 from services.monitor.history import Applied, History, OvertakenError, Place
-from services.monitor.metrics import HistoryMetrics
+from services.monitor.metrics import SiteFigures
 from services.monitor.part import Loop, Part
 
 _LEAVING: Final = 3.0
@@ -32,14 +32,21 @@ class Follower(Part):
     """Reads events in batches and applies each as one transaction."""
 
     def __init__(
-        self, connection: Connection, site: str, history: History, metrics: HistoryMetrics
+        self,
+        connection: Connection,
+        site: str,
+        history: History,
+        metrics: SiteFigures,
+        gathered: float = GATHERED,
     ) -> None:
+        """``gathered`` is the seconds in which events are taken together."""
         self._loop = Loop("the following of events", site, self._follow)
         super().__init__(self._loop)
         self._connection = connection
         self._site = site
         self._history = history
         self._metrics = metrics
+        self._gathered = gathered
         self._rhythm = history.lease / 4
         """Seconds between signs of life, or looks at another's."""
         self._prepared = False
@@ -107,7 +114,9 @@ class Follower(Part):
         """Follows for ten minutes, and for longer while there is much to do."""
         place = await self._found(place)
         totals = await self._history.totals()
-        async with reader(self._connection, self._site, after=place.position) as events:
+        async with reader(
+            self._connection, self._site, after=place.position, gathered=self._gathered
+        ) as events:
             renewed = time.monotonic() + _RENEWED
             while events.pending or time.monotonic() < renewed:
                 found = await events.batch(BATCH, self._rhythm)

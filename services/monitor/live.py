@@ -56,8 +56,8 @@ _ORDER: Final[dict[Stage, int]] = {
 }
 """The stages of one request; it never goes back."""
 
-_KEPT: Final = 2 * 86_400 * 10**9
-"""For how long the bucket keeps an entry, in nanoseconds."""
+KEPT: Final = 2 * 86_400
+"""For how long the bucket keeps an entry, in seconds."""
 _SKEW: Final = timedelta(minutes=1)
 """By how much the clocks of the site's services may differ."""
 _MACHINES: Final = 50_000
@@ -129,7 +129,7 @@ class LiveView(Part):
         self._connection = connection
         self._site = site
         self._heard = Recent(_EVENTS)
-        self._since = time.time_ns() - _KEPT
+        self._since = time.time_ns() - KEPT * 10**9
         self._written: dict[str, _Written] = {}
         self._changed: dict[str, Live] = {}
         """What the bucket does not hold yet."""

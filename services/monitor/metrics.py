@@ -1,4 +1,4 @@
-"""What Prometheus learns of a site's deployments, events and mails.
+"""What Prometheus learns of sites' deployments, events and mails.
 
 The numbers of deployments and events are those of the history database, so that a monitor that
 starts again goes on where the one before it stopped. Only the copy that holds the history tells
@@ -31,13 +31,11 @@ class _Shown(Struct, frozen=True):
     until: float = 0.0
 
 
-class HistoryMetrics(Collector):
-    """Shows the totals of the last batch; read from another thread, so replaced as a whole."""
+class SiteFigures:
+    """What is shown of one site: the totals of its last batch, replaced as a whole."""
 
-    def __init__(self, registry: CollectorRegistry, site: str) -> None:
-        self._site = site
+    def __init__(self) -> None:
         self._shown = _Shown()
-        registry.register(self)
 
     def show(self, totals: Totals, lag: int, until: float) -> None:
         """These are the totals now, and so many events are not applied yet.
@@ -54,9 +52,28 @@ class HistoryMetrics(Collector):
         """Another copy tells them."""
         self._shown = _Shown()
 
+    def now(self) -> _Shown:
+        """What is shown now; read from other threads too."""
+        return self._shown
+
+
+class HistoryMetrics(Collector):
+    """The figures of one site, or of many."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._sites: dict[str, SiteFigures] = {}
+        registry.register(self)
+
+    def of(self, site: str) -> SiteFigures:
+        """The figures of a site, shown from now on."""
+        return self._sites.setdefault(site, SiteFigures())
+
+    def forget(self, site: str) -> None:
+        """Shows a site no longer."""
+        self._sites.pop(site, None)
+
     def collect(self) -> Iterator[Metric]:
-        """Called by the registry."""
-        shown = self._shown
+        """Called by the registry, in another thread."""
         deployments = CounterMetricFamily(
             "imageinvoker_deployments",
             "Deployments, by how far they came: one that finished was scheduled and accepted too.",
@@ -70,13 +87,15 @@ class HistoryMetrics(Collector):
             "Events that the history does not hold yet.",
             labels=["site"],
         )
-        if shown.totals and time.monotonic() < shown.until:
-            for outcome, total in shown.totals.deployments.items():
-                deployments.add_metric([self._site, outcome], total)
-            for kind, total in {**_NO_EVENTS, **shown.totals.events}.items():
-                events.add_metric([self._site, kind], total)
-        if shown.lag is not None:
-            lag.add_metric([self._site], shown.lag)
+        for site, figures in dict(self._sites).items():
+            shown = figures.now()
+            if shown.totals and time.monotonic() < shown.until:
+                for outcome, total in shown.totals.deployments.items():
+                    deployments.add_metric([site, outcome], total)
+                for kind, total in {**_NO_EVENTS, **shown.totals.events}.items():
+                    events.add_metric([site, kind], total)
+            if shown.lag is not None:
+                lag.add_metric([site], shown.lag)
         yield from (deployments, events, lag)
 
 

@@ -12,10 +12,9 @@ from bus.connection import backoff
 from bus.events import NotKeptError
 from bus.problems import Problem
 from bus.waiting import end
-from express.connection import DatabaseUnavailable
-from express.database import WriteConflict
+from engine.errors import Conflict, EngineUnavailable
 
-_PASSING: Final = (nats.errors.Error, OSError, TimeoutError, Problem, WriteConflict, NotKeptError)
+_PASSING: Final = (nats.errors.Error, OSError, TimeoutError, Problem, Conflict, NotKeptError)
 """What passes by itself; of anything else the log tells where it came from."""
 _PATIENCE: Final = 15.0
 """Seconds of failures in a row after which a loop does not count as well any more."""
@@ -81,7 +80,7 @@ class Loop:
                 await self._step()
                 self.well()
             except _PASSING as error:
-                why = error.reason if isinstance(error, DatabaseUnavailable) else str(error)
+                why = error.reason if isinstance(error, EngineUnavailable) else str(error)
                 self._log.warning("work is held up", why=why or type(error).__name__)
                 await self._pause()
             except Exception:  # noqa: BLE001 (whoever reads the log can mend it, and it goes on)

@@ -5,8 +5,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from bus import subjects
 from bus.events import EventLog
+from engine.finding import find
+from engine.protocol import Engine
 from express.database import Database
-from services.database import DatabaseMetrics, sign_of_life
+from services.database import HISTORY, DatabaseMetrics
 from services.monitor.credentials import Credentials
 from services.monitor.follower import Follower
 from services.monitor.history import History
@@ -20,25 +22,29 @@ from services.monitor.retention import Retention
 from services.running import Program, Site
 
 
-def program(dsn: str, history_dsn: str, mail: Credentials | None = None) -> Program:
-    """The monitor of the deployment server behind ``dsn``, which keeps history at ``history_dsn``.
+def program(address: str, history_dsn: str, mail: Credentials | None = None) -> Program:
+    """The monitor of a deployment server, whose engine may stand before the address.
 
-    Both are ODBC connection strings; a history in a SQLite file is made if it is not there. It
-    signs in to the mail server as ``mail`` says.
+    It keeps history at ``history_dsn``, an ODBC connection string; a history in a SQLite file is
+    made if it is not there. It signs in to the mail server as ``mail`` says.
+
+    Raises:
+        EngineError: there is no such engine.
     """
+    found = find(address)
 
     @asynccontextmanager
     async def serving(site: Site) -> AsyncIterator[None]:
         measured = DatabaseMetrics(site.registry, site.name, "monitor")
-        database = Database(dsn, observe=measured.observer("express"))
-        kept = Database(history_dsn, create=True, observe=measured.observer("history"))
-        site.health.needs("the database", lambda: sign_of_life(database))
-        site.health.needs("the history", lambda: sign_of_life(kept))
+        engine = found.open(site.name, measured.observer(found.name))
+        kept = Database(history_dsn, create=True, observe=measured.observer(HISTORY))
+        site.health.needs("the deployment server", engine.sign_of_life)
+        site.health.needs("the history", kept.sign_of_life)
         service = site.service("monitor", "Keeps history, metrics and a live view")
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(database.close)
+            stack.push_async_callback(engine.close)
             stack.push_async_callback(kept.close)
-            for part in _parts(site, database, kept, mail):
+            for part in _parts(site, engine, kept, mail):
                 stack.push_async_callback(part.stop)
                 await part.start()
                 for loop in part.loops:
@@ -50,13 +56,13 @@ def program(dsn: str, history_dsn: str, mail: Credentials | None = None) -> Prog
     return serving
 
 
-def _parts(site: Site, database: Database, kept: Database, mail: Credentials | None) -> list[Part]:
+def _parts(site: Site, engine: Engine, kept: Database, mail: Credentials | None) -> list[Part]:
     """What the monitor is made of, in the order in which it is started."""
     connection, name = site.connection, site.name
     history = History(kept, name)
     mails = MailMetrics(site.registry, name)
     live = LiveView(connection, name)
-    progress = Progress(name, database, EventLog(connection, name))
+    progress = Progress(name, engine, EventLog(connection, name))
     mailer = Mailer(
         connection, name, lambda: site.options.current, mails, bucket=subjects.MAILED, known=mail
     )
@@ -65,6 +71,6 @@ def _parts(site: Site, database: Database, kept: Database, mail: Credentials | N
         progress,
         mailer,
         Listening(connection, name, live, progress, mailer),
-        Follower(connection, name, history, HistoryMetrics(site.registry, name)),
-        Retention(connection, name, lambda: site.options.current, database, history.forget),
+        Follower(connection, name, history, HistoryMetrics(site.registry).of(name)),
+        Retention(connection, name, lambda: site.options.current, engine, history.forget),
     ]

@@ -11,15 +11,14 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Final
 
 import structlog
 
 from bus.event_stream import Placed
 from bus.events import EventLog
-from express.database import MAX_ROWS, Database
-from express.progress import JobRow, read_ranges, read_rows, read_scheduled, read_standings
+from engine.progress import JobRow
+from engine.protocol import JobRows
 from services.monitor.part import Loop, Part
 from services.monitor.underway import (
     KINDS,
@@ -38,6 +37,8 @@ _LONGEST: Final = 30.0
 """Seconds between two looks, at most."""
 _JOBS: Final = 2_000
 """Jobs whose rows are read together, unless one deployment has more."""
+_COMPUTERS: Final = 1_000
+"""Computers whose rows are read together, at most."""
 _MARGIN: Final = timedelta(days=7)
 """How far the clocks of who records a request and who tells of it may differ."""
 
@@ -52,7 +53,7 @@ class Progress(Part):
     def __init__(
         self,
         site: str,
-        database: Database,
+        engine: JobRows,
         events: EventLog,
         *,
         every: float = _EVERY,
@@ -60,7 +61,7 @@ class Progress(Part):
         """Looks ``every`` so many seconds, and not at all while nothing is under way."""
         super().__init__(Loop("the following of jobs", site, self._look))
         self.kinds = frozenset(KINDS)
-        self._database = database
+        self._engine = engine
         self._events = events
         self._every = every
         self._seen: dict[int, int] = {}
@@ -103,8 +104,8 @@ class Progress(Part):
             cohorts[each.cohort].append(each)
         ranges = [_range(cohort) for cohort in cohorts.values()]
         began = time.monotonic()
-        # Told of meanwhile, deployments change: none of them goes into the thread of the database.
-        standings = await self._database.transact(partial(read_ranges, ranges=ranges))
+        # Told of meanwhile, deployments change: none of them is given to the engine.
+        standings = await self._engine.ranges(ranges)
         self._took = time.monotonic() - began
         before, self._seen = self._seen, {}
         vanished: list[Deployment] = []
@@ -118,12 +119,8 @@ class Progress(Part):
 
     async def _look_at(self, cohort: Sequence[Deployment]) -> list[Deployment]:
         """Tells what has changed; returns those that are over and whose end is not told yet."""
-        standings = await self._database.transact(
-            partial(
-                read_standings,
-                computer_ids={each.computer.id for each in cohort},
-                first_row=min(each.first_row for each in cohort),
-            )
+        standings = await self._engine.standings(
+            {each.computer.id for each in cohort}, min(each.first_row for each in cohort)
         )
         seen = {each.request: hash(standings.get(each.computer.id)) for each in cohort}
         vanished: list[Deployment] = []
@@ -138,12 +135,8 @@ class Progress(Part):
 
     async def _rows(self, deployments: Sequence[Deployment]) -> dict[str, list[JobRow]]:
         """The rows that there still are of each deployment."""
-        found = await self._database.transact(
-            partial(
-                read_rows,
-                computer_ids={each.computer.id for each in deployments},
-                first_row=min(each.first_row for each in deployments),
-            )
+        found = await self._engine.rows(
+            {each.computer.id for each in deployments}, min(each.first_row for each in deployments)
         )
         return _by_request(found, deployments)
 
@@ -180,7 +173,7 @@ class Progress(Part):
     async def _tell_vanished(self, deployments: Sequence[Deployment]) -> None:
         """Tells what became of those whose jobs have gone: asked after their rows were read."""
         since = min(each.scheduled_at for each in deployments) - _MARGIN
-        later = await self._database.transact(partial(read_scheduled, since=since))
+        later = await self._engine.scheduled(since)
         last_rows: defaultdict[int, int] = defaultdict(int)
         for other in later:
             last_rows[other.computer_id] = max(last_rows[other.computer_id], other.rows[0])
@@ -213,7 +206,7 @@ def _parts(deployments: Iterable[Deployment]) -> Iterator[list[Deployment]]:
     part: list[Deployment] = []
     jobs = 0
     for each in deployments:
-        if part and (jobs + each.jobs > _JOBS or len(part) == MAX_ROWS):
+        if part and (jobs + each.jobs > _JOBS or len(part) == _COMPUTERS):
             yield part
             part, jobs = [], 0
         part.append(each)

@@ -28,8 +28,8 @@ from bus.connection import Connection
 from bus.options import DEFAULTS, Options, assemble
 from bus.problems import Problem
 from bus.pulling import first_since
-from express.database import Database, WriteConflict
-from express.schedules import forget_records
+from engine.errors import Conflict
+from engine.protocol import Orders
 from services.monitor.part import Loop, Part
 
 RECORDS_KEPT: Final = timedelta(days=30)
@@ -47,8 +47,6 @@ _PATIENCE: Final = 30.0
 _DAY: Final = timedelta(days=1)
 _LATE: Final = timedelta(days=7)
 """By how much an event may be kept later than what it tells of."""
-_PART: Final = timedelta(hours=1)
-"""Records of how long a time are removed in one transaction."""
 
 Forget = Callable[[datetime, datetime], Awaitable[object]]
 """Removes from the history what is older than one moment, and what it remembers of events that the
@@ -63,7 +61,7 @@ class Retention(Part):
         connection: Connection,
         site: str,
         options: Callable[[], Options],
-        database: Database,
+        orders: Orders,
         forget_history: Forget,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -77,7 +75,7 @@ class Retention(Part):
             connection: to the bus.
             site: whose messages, records and history.
             options: the options in force.
-            database: the deployment server's, which holds the records of requests.
+            orders: the engine, which holds the records of requests.
             forget_history: removes what is old from the history.
             now: the clock.
             soon: seconds after the start within which it begins.
@@ -89,7 +87,7 @@ class Retention(Part):
         self._stream = connection.jetstream(timeout=patience)
         self._site = site
         self._options = options
-        self._database = database
+        self._orders = orders
         self._forget_history = forget_history
         self._now = now
         self._soon = soon
@@ -141,7 +139,7 @@ class Retention(Part):
     async def _done(self, what: str, part: Awaitable[object]) -> bool:
         try:
             await part
-        except (nats.errors.Error, OSError, TimeoutError, Problem, WriteConflict) as error:
+        except (nats.errors.Error, OSError, TimeoutError, Problem, Conflict) as error:
             self._log.warning("what is old stays", what=what, error=type(error).__name__)
         except Exception:  # noqa: BLE001 (the other parts are still to be done)
             self._log.exception("what is old stays", what=what)
@@ -187,15 +185,13 @@ class Retention(Part):
         """Removes records of requests, but none that a waiting request may still need.
 
         Raises:
-            DatabaseUnavailable, WriteConflict: the database does not let it be done now.
+            EngineUnavailable, Conflict: the deployment server does not let it be done now.
             nats.errors.Error, TimeoutError: the bus does not say what waits.
         """
         waiting = await _kept_at(self._stream, subjects.REQUESTS, subjects.request(self._site))
         if waiting:
             before = min(before, waiting - _DAY)
-        forget = partial(forget_records, site=self._site, before=before, part=_PART)
-        while await self._database.transact(forget):
-            pass
+        await self._orders.forget(before)
 
 
 async def purge(

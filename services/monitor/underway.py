@@ -13,7 +13,7 @@ from msgspec import Struct, field
 
 from bus.events import Detail, Event, Kind
 from bus.messages import ComputerRef
-from express.progress import JobRow
+from engine.progress import JobRow
 from services.monitor.recent import Recent
 
 KINDS: Final[tuple[Kind, ...]] = (

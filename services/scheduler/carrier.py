@@ -22,22 +22,16 @@ from bus.problems import RETRIABLE, Problem
 from bus.pulling import Puller, numbers, pulling
 from bus.request_store import FIRST
 from bus.waiting import end, unless
-from express.database import Database, WriteConflict
-from express.layout_cache import LayoutCache
-from express.together import Together
+from engine.errors import Conflict
+from engine.orders import Order
+from engine.protocol import Orders
 from services.admission import Admission
 from services.running import Site
-from services.scheduler.carrying import carry_out, reject
 from services.scheduler.failures import Failures
-from services.scheduler.plan import Order
 from services.scheduler.telling import Teller, last_kept
 
 WORKERS: Final = 128
 """Requests that one copy sees through side by side: carried out, told of, acknowledged."""
-TURNS: Final = 2
-"""Transactions side by side; each takes a connection to the database."""
-GATHER: Final = 0.04
-"""Seconds that requests of a crowd are gathered for: each transaction is a dozen statements."""
 ACK_WAIT: Final = 10.0
 """Seconds after which a request whose carrier fell silent is given to another."""
 _PULL: Final = 30.0
@@ -56,23 +50,15 @@ class Carrier:
     def __init__(
         self,
         site: Site,
-        database: Database,
-        layouts: LayoutCache,
+        orders: Orders,
         admission: Admission,
         events: EventLog,
-        turns: int = TURNS,
     ) -> None:
         self._site = site
-        self._database = database
+        self._orders = orders
         self._admission = admission
         self._teller = Teller(site.connection, site.name, events)
         self._stream: JetStreamContext = site.connection.jetstream()
-        self._carrying: Together[Order[Request], Outcome] = Together(
-            database,
-            lambda tx, orders: carry_out(tx, layouts.layout, site.name, orders),
-            turns=turns,
-            gather=GATHER,
-        )
         self._working: asyncio.Task[None] | None = None
         self._under_way: dict[asyncio.Task[None], Msg] = {}
         self._freed = asyncio.Event()
@@ -101,7 +87,6 @@ class Carrier:
         self._stopping.set()
         if self._working:
             await self._working
-        await self._carrying.close()
 
     async def _work(self) -> None:
         beating = asyncio.create_task(self._beat())
@@ -150,7 +135,7 @@ class Carrier:
         try:
             delay = await self._attend(message)
             failed = False
-        except WriteConflict:
+        except Conflict:
             delay, failed = _TURN, False
         except Problem as problem:
             self._log.warning("a request waits", subject=message.subject, why=str(problem))
@@ -176,7 +161,7 @@ class Carrier:
         """Sees a request through; None when that is done, else the seconds to wait.
 
         Raises:
-            Problem, WriteConflict, NotKeptError, nats.errors.Error: it can be carried out later.
+            Problem, Conflict, NotKeptError, nats.errors.Error: it can be carried out later.
         """
         request = _read(message)
         if request is None:
@@ -223,18 +208,18 @@ class Carrier:
             # By the rules as they are now, not as they were when it was accepted.
             rights = self._admission.rights(request.protection, request.technician)
             order = Order(request, self._site.options.current, rights)
-            outcome = await self._carrying.ask(order)
-        except WriteConflict:
+            outcome = await self._orders.carry_out(order)
+        except Conflict:
             raise
         except Problem as problem:
             if problem.code in RETRIABLE:
                 raise
-            outcome = await reject(self._database, request, problem)
+            outcome = await self._orders.reject(request, problem)
         except Exception:
             if self._bugs.add(number) < _BUGGED:
                 raise
             self._log.exception("a request cannot be carried out")
-            outcome = await reject(self._database, request, Problem("internal_error"))
+            outcome = await self._orders.reject(request, Problem("internal_error"))
         self._bugs.forget(number)
         return outcome
 

@@ -4,14 +4,13 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final
 
 import nats.errors
 import nats.js.errors
 import structlog
-from msgspec import Struct
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
@@ -23,22 +22,14 @@ from bus.messages import AskStatus, Details, Outcome, Request, Schedule, decoder
 from bus.problems import RETRIABLE, Problem
 from bus.request_store import RequestStore
 from bus.service import RETRY_AFTER
-from express import schedules
-from express.database import Database, Transaction
-from express.layout_cache import LayoutCache
-from express.schedules import Record
-from express.together import Together
+from engine.orders import Order, Possible, Record, outcome_of
+from engine.protocol import Orders
 from services.admission import Admission
 from services.patience import PATIENCE, within
 from services.running import Site
-from services.scheduler.carrier import GATHER
-from services.scheduler.carrying import outcome_of
-from services.scheduler.plan import Order, Plan, make_plans, with_free_names
 
 WAIT: Final = 2.0
 """Seconds that an answer waits for the outcome before it says ``accepted``."""
-_TURNS: Final = 2
-"""Transactions of one kind side by side."""
 _MOST_WAITING: Final = 1000
 """Requests whose outcomes are waited for; beyond it, who asks for one is told at once."""
 _LOOK_AGAIN: Final = 0.2
@@ -48,35 +39,18 @@ _outcome = decoder(Outcome)
 _request = decoder(Request)
 
 
-class _Question(Struct, frozen=True):
-    """A wish to be judged, and when it came."""
-
-    order: Order[Schedule]
-    at: datetime
-
-    @property
-    def is_late(self) -> bool:
-        start_at = self.order.wish.start_at
-        return start_at is not None and start_at <= self.at
-
-
 class Intake:
     """What the scheduler answers."""
 
     def __init__(
         self,
         site: Site,
-        database: Database,
-        layouts: LayoutCache,
+        orders: Orders,
         admission: Admission,
         events: EventLog,
     ) -> None:
         self._site = site
-        self._layouts = layouts
-        self._judging: Together[_Question, Record | Plan] = Together(
-            database, self._judge_all, turns=_TURNS, gather=GATHER
-        )
-        self._recording: Together[str, Record | None] = Together(database, _records, turns=_TURNS)
+        self._orders = orders
         self._admission = admission
         self._events = events
         self._stream: JetStreamContext = site.connection.jetstream()
@@ -88,11 +62,6 @@ class Intake:
     async def start(self) -> None:
         """Listens for outcomes; whoever carries a request out tells the copy that took it in."""
         await self._site.connection.subscribe(f"{self._inbox}.*", cb=self._told)
-
-    async def stop(self) -> None:
-        """Asks the database nothing any more."""
-        await self._judging.close()
-        await self._recording.close()
 
     async def schedule(self, asked: Schedule, caller: Caller) -> Outcome:
         """Takes a request in and waits a moment for what becomes of it.
@@ -160,8 +129,8 @@ class Intake:
 
     async def _record_or_judgement(
         self, asked: Schedule, machine: str, rights: Rights, now: datetime
-    ) -> Record | Plan | None:
-        """The record of a request that is done; the plan of one that may be kept; None if it is.
+    ) -> Record | Possible | None:
+        """The record of a request that is done; whether a new one may be kept; None if one is.
 
         Raises:
             Problem: why a new request is refused.
@@ -179,25 +148,12 @@ class Intake:
                     return record
             raise
 
-    async def _judge(self, asked: Schedule, rights: Rights, now: datetime) -> Record | Plan:
-        """The record of a request that is done; of another the plan, if nothing is against it."""
-        options = self._site.options.current
-        question = _Question(Order(asked, options, rights), now)
+    async def _judge(self, asked: Schedule, rights: Rights, now: datetime) -> Record | Possible:
+        """The record of a request that is done, or that nothing is against another."""
+        if asked.start_at is not None and asked.start_at <= now:
+            raise Problem("bad_request", "The time to start at has passed already.")
         async with within(PATIENCE):
-            return await self._judging.ask(question)
-
-    def _judge_all(
-        self, tx: Transaction, questions: Sequence[_Question]
-    ) -> list[Record | Plan | Problem]:
-        orders = [each.order for each in questions]
-        records = schedules.recorded(tx, [order.wish.request_id for order in orders])
-        layout = self._layouts.layout(tx)
-        plans = with_free_names(tx, make_plans(tx, layout, self._site.name, orders))
-        late = Problem("bad_request", "The time to start at has passed already.")
-        return [
-            records.get(each.order.wish.request_id) or (late if each.is_late else plan)
-            for each, plan in zip(questions, plans, strict=True)
-        ]
+            return await self._orders.judge(Order(asked, self._site.options.current, rights))
 
     async def _tell_refused(
         self, asked: Schedule, machine: str, technician: str | None, problem: Problem
@@ -268,7 +224,7 @@ class Intake:
 
     async def _record_of(self, request_id: str) -> Record | None:
         async with within(PATIENCE):
-            return await self._recording.ask(request_id)
+            return await self._orders.record(request_id)
 
     async def _recorded(self, request_id: str, machine: str) -> Outcome | None:
         record = await self._record_of(request_id)
@@ -304,11 +260,6 @@ class Intake:
         for waiting in self._waiting.get(outcome.request_id, ()):
             if not waiting.done():
                 waiting.set_result(outcome)
-
-
-def _records(tx: Transaction, request_ids: Sequence[str]) -> list[Record | None]:
-    found = schedules.recorded(tx, set(request_ids))
-    return [found.get(each) for each in request_ids]
 
 
 def digest_of(asked: Schedule) -> str:

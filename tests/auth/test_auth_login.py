@@ -255,7 +255,7 @@ async def door(
     tries = Tries(bucket, "main", lambda: limits_of(options.current), clock)
     way = SharedPassword(options, store, passwords, events)
     metrics = LoginMetrics(CollectorRegistry(), "main")
-    door = Door(options, {"hash": way}, tries, signer, events, metrics)
+    door = Door(options, {"hash": way}, tries, signer, events, metrics, lambda _caller: None)
     service = Service(connection, site="main", name="auth", version="1.0.0", description="")
     service.serve(contract.LOGIN, door.login)
     await service.start()

@@ -18,7 +18,7 @@ from bench.site import MACHINE, Site, end, new_machine, protect, running_site
 from bench.trees import fill, large_tree
 from bus.connection import Connection, connect
 from bus.machines import machine_key
-from express.tree import Folder, Job
+from engine.tree import Folder, Job
 from tests.buses import BusServer
 from tests.site import eventually
 
@@ -88,12 +88,12 @@ def prepared() -> Iterator[Site]:
 async def test_a_prepared_site_shows_its_own_tree_until_it_is_protected(prepared: Site) -> None:
     connection = await connect(prepared.url, "test")
     try:
-        shown = await show(connection, prepared, MACHINE)
+        shown = await show(connection, prepared.name, MACHINE)
         assert (shown.machine, shown.items) == (machine_key(MACHINE), 1)
         assert b'"job:7"' in shown.answer
         await protect(connection, prepared, "server")
         with pytest.raises(MeasureError, match="login_required"):
-            await show(connection, prepared, MACHINE)
+            await show(connection, prepared.name, MACHINE)
     finally:
         await connection.close()
 
@@ -101,7 +101,7 @@ async def test_a_prepared_site_shows_its_own_tree_until_it_is_protected(prepared
 async def test_another_answer_than_the_expected_one_is_no_measure(prepared: Site) -> None:
     connection = await connect(prepared.url, "test")
     try:
-        shown = await show(connection, prepared, MACHINE)
+        shown = await show(connection, prepared.name, MACHINE)
         wrong = replace(shown, answer=shown.answer + b" ")
         with pytest.raises(MeasureError, match="another answer"):
             await compare(connection, prepared, [wrong], lambda _line: None)

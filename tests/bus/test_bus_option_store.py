@@ -147,3 +147,56 @@ async def test_options_outlive_the_server(
     assert await store.read() == {"timeout": b"9"}
     assert subjects.site_key("main", "timeout") == "main.timeout"
     await live.stop()
+
+
+# Options of the whole estate.
+
+
+async def test_an_option_of_the_estate_holds_where_a_site_has_none_and_an_enforced_one_always(
+    connection: Connection, store: OptionStore
+) -> None:
+    default = await OptionStore.of_estate(connection, "default")
+    enforced = await OptionStore.of_estate(connection, "enforced")
+    live = LiveOptions(connection, "main")
+    await live.start()
+    try:
+        await default.write("timeout", b"9")
+        await until(lambda: live.current.timeout == 9, SOON)
+        await store.write("timeout", b"7")
+        await until(lambda: live.current.timeout == 7, SOON)
+        await enforced.write("timeout", b"0")
+        await until(lambda: live.current.timeout == 0, SOON)
+        await enforced.reset("timeout")
+        await until(lambda: live.current.timeout == 7, SOON)
+        await store.reset("timeout")
+        await until(lambda: live.current.timeout == 9, SOON)
+        await default.reset("timeout")
+        await until(lambda: live.current == DEFAULTS, SOON)
+    finally:
+        await live.stop()
+
+
+async def test_the_layers_of_the_estate_are_kept_apart(connection: Connection) -> None:
+    await prepare(connection.jetstream())
+    default = await OptionStore.of_estate(connection, "default")
+    enforced = await OptionStore.of_estate(connection, "enforced")
+    await default.write("text.title", b'"Campus"')
+    await enforced.write("protection", b'"domain"')
+    assert await default.read() == {"text.title": b'"Campus"'}
+    assert await enforced.read() == {"protection": b'"domain"'}
+    assert await (await OptionStore.open(connection, "main")).read() == {}
+
+
+async def test_the_password_of_the_estate_is_that_of_each_site_without_its_own(
+    connection: Connection, store: OptionStore
+) -> None:
+    default = await OptionStore.of_estate(connection, "default")
+    await default.write(PASSWORD, b"of all")
+    live = LiveOptions(connection, "main")
+    await live.start()
+    try:
+        assert live.password_hash == "of all"
+        await store.write(PASSWORD, b"own")
+        await until(lambda: live.password_hash == "own", SOON)
+    finally:
+        await live.stop()

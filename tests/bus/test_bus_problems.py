@@ -14,7 +14,7 @@ NUMBERS = {
     400: {"bad_request", "bad_machine", "bad_name"},
     401: {"login_required", "login_failed", "session_expired"},
     403: {"forbidden"},
-    404: {"unknown_item", "unknown_request"},
+    404: {"unknown_item", "unknown_request", "unknown_site"},
     409: {"ambiguous_machine", "name_taken", "request_conflict"},
     423: {"locked_out"},
     500: {"internal_error"},

@@ -19,7 +19,7 @@ from bus.caller import Caller
 from bus.connection import BusUnavailableError, Connection, ask, connect
 from bus.messages import Details, encode
 from bus.problems import Problem
-from bus.service import RETRY_AFTER, Service
+from bus.service import LARGEST, RETRY_AFTER, Service
 from tests.buses import BusServer
 from tests.echo import ECHO, KEY, Said, Say, echo, say, until
 
@@ -286,6 +286,15 @@ async def test_an_answer_larger_than_the_bus_carries_is_an_internal_error(tmp_pa
         await connection.close()
     finally:
         server.stop()
+
+
+async def test_a_question_larger_than_any_can_be_is_not_read(connection: Connection) -> None:
+    async def never(_asked: Say, _caller: Caller) -> Said:
+        raise AssertionError
+
+    async with _serving(connection, never):
+        large = msgspec.json.encode(msgspec.to_builtins(say()) | {"junk": "x" * LARGEST})
+        assert await _refused(connection, large) == "bad_request"
 
 
 # Side by side, up to a bound.

@@ -32,6 +32,7 @@ from bus.messages import (
     Details,
     FolderEntry,
     Hello,
+    Here,
     ItemEntry,
     JobRef,
     Login,
@@ -46,6 +47,7 @@ from bus.messages import (
     Session,
     ShowMenu,
     Welcome,
+    Where,
     decoder,
     encode,
 )
@@ -110,6 +112,8 @@ problems = st.builds(
     ),
 )
 STRATEGIES: dict[type[Struct], st.SearchStrategy[Struct]] = {
+    Where: st.builds(Where, machine=machines),
+    Here: st.builds(Here, site=texts, servers=st.lists(texts, max_size=3).map(tuple)),
     Hello: st.builds(
         Hello,
         machine=machines,
@@ -321,10 +325,10 @@ def test_the_asyncapi_document_has_every_endpoint(question: Question) -> None:
     name = f"{question.service}.{question.verb}"
     operation = ASYNC["operations"][name]
     channel = _resolve(ASYNC, operation["channel"]["$ref"])
-    site, machine = "lab-1", "mac525400123456"
+    site, machine = question.site or "lab-1", "mac525400123456"
     address = channel["address"].format(site=site, machine=machine)
     assert address == subjects.endpoint(site, question.service, question.verb, machine)
-    assert channel["parameters"].keys() == {"site", "machine"}
+    assert channel["parameters"].keys() == ({"machine"} if question.site else {"site", "machine"})
     assert operation["action"] == "receive"
     assert operation["bindings"]["nats"]["queue"] == question.service
     assert _names(operation["messages"]) == [question.asked.__name__]

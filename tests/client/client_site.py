@@ -9,12 +9,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import msgspec
-import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from bus import subjects
+from bus.connection import connect
 from bus.contract import LOGIN, SCHEDULE, SHOW, STATUS, WELCOME, Endpoint, FromMachine
+from bus.door import Door
 from bus.machines import machine_key
 from bus.messages import (
     AskStatus,
@@ -82,8 +83,9 @@ def menu(*entries: Entry, stale: bool = False) -> Menu:
 class Site:
     """Answers the endpoints of one site as it was told to; keeps what it was asked."""
 
-    def __init__(self, url: str, site: str) -> None:
+    def __init__(self, url: str, site: str, door: Door | None = None) -> None:
         self.url = url
+        self._door = door
         self.site = site
         self.welcome = welcome(site)
         self.menu = menu(*items("Windows 11 Staff", "Windows 11 Public", "Ubuntu 24.04"))
@@ -108,16 +110,12 @@ class Site:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["Site"]:
-        connection = await nats.connect(
-            self.url, reconnect_time_wait=0.05, max_reconnect_attempts=-1, error_cb=_quiet
-        )
+        connection = await connect(self.url, "site", report=_quiet, door=self._door)
         await self._serve(connection, WELCOME, self._welcome)
         await self._serve(connection, LOGIN, self._login)
         await self._serve(connection, SHOW, self._show)
         await self._serve(connection, SCHEDULE, self._schedule)
         await self._serve(connection, STATUS, self._status)
-        await connection.flush()
-        # A second round: nats-py's first flush may overtake the subscriptions.
         await connection.flush()
         try:
             yield self

@@ -3,7 +3,7 @@
 import asyncio
 
 from client_portal import at_portal
-from client_site import MACHINE, Site, welcome
+from client_site import MACHINE, Site, until, welcome
 
 from bus.machines import machine_key
 from bus.problems import Problem
@@ -102,7 +102,9 @@ async def test_a_machine_the_site_will_not_serve_is_told_why_and_may_try_again(s
         await technician.sees("Several computers match this machine.")
         await technician.enters()
         await technician.sees("This could not be scheduled", "Several computers match")
+        first = technician.portal.screen
         await technician.presses("enter")
+        await until(lambda: technician.portal.screen is not first, technician.text)
         await technician.sees("ENTER tries again")
         await technician.presses("enter")
         await technician.sees("Windows 11 Staff")

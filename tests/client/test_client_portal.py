@@ -347,12 +347,12 @@ async def test_an_abandoned_portal_goes_back_to_the_boot(site: Site) -> None:
 
 
 async def test_idleness_ends_no_request_that_is_under_way(site: Site) -> None:
-    site.welcome = welcome(idle_timeout=1)
-    site.polls = 4
+    site.welcome = welcome(idle_timeout=2)
+    site.polls = 8  # two and a half seconds at least
     async with at_portal(site.url, site.site) as technician:
         await picks_the_first(technician)
         await technician.presses("enter")
-        await technician.sees("Scheduled for PC-0815")
+        await technician.sees("Scheduled for PC-0815", seconds=30)
 
 
 async def test_the_operators_texts_are_shown_and_broken_ones_are_not(site: Site) -> None:

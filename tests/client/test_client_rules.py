@@ -3,6 +3,7 @@
 import socket
 import ssl
 import unicodedata
+from pathlib import Path
 
 import nats.errors
 import pytest
@@ -11,14 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from bus.door import CertificateError, RefusedError, UnprotectedError, UnusableError
 from bus.messages import Entry, FolderEntry, ItemEntry, NameRules
 from bus.names import check_name, name_rules
 from bus.problems import Problem
 from bus.texts import TEXTS
 from client.items import Found, every_item, item_called, matching
-from client.journey import trouble
 from client.naming import complaint
 from client.portal.terminal import cut, spread
+from client.troubles import trouble
 from client.words import Words, plain
 
 
@@ -141,14 +143,27 @@ def test_the_check_while_typing_agrees_with_the_servers(name: str) -> None:
         (nats.errors.TimeoutError(), "trouble_timeout"),
         (ssl.SSLCertVerificationError(), "trouble_certificate"),
         (OSError(101, "unreachable"), "trouble_network"),
-        (nats.errors.AuthorizationError(), "trouble_door"),
+        (RefusedError("refused"), "trouble_boot_none"),
+        (RefusedError("revoked"), "trouble_door"),
+        (RefusedError("crowded"), "trouble_door_crowded"),
+        (RefusedError("slow"), "trouble_door_slow"),
+        (RefusedError("expired"), None),
+        (CertificateError("expired"), "trouble_certificate_expired"),
+        (CertificateError("not_yet_valid"), "trouble_certificate_not_yet_valid"),
+        (CertificateError("other_authority"), "trouble_certificate_other_authority"),
+        (CertificateError("wrong_name"), "trouble_certificate_wrong_name"),
+        (CertificateError("unfit"), "trouble_certificate"),
+        (UnprotectedError("It goes in the clear.", "Encrypt."), "trouble_unprotected"),
+        (UnusableError("It is gone.", "Bring it.", Path("ca.pem")), "trouble_file"),
         (nats.errors.StaleConnectionError(), "trouble_other"),
         (nats.errors.NoServersError(), None),
     ],
 )
 def test_every_failure_to_connect_has_plain_words(error: Exception, text: str | None) -> None:
-    assert trouble(error) == text
-    assert text is None or text in TEXTS
+    notice = trouble(error, "nats://ann:hush@bus:4222")
+    assert (notice and notice.text) == text
+    if notice:
+        assert "hush" not in Words()(notice.text, message=notice.message)
 
 
 def test_a_name_that_begins_with_a_digit_is_one() -> None:

@@ -21,7 +21,7 @@ KERNEL = (
 
 
 def test_nothing_said_anywhere_leaves_the_defaults() -> None:
-    assert resolve(environment={}) == Settings(server=None, site="main", timeout=None)
+    assert resolve(environment={}) == Settings(server=None, site=None, timeout=None)
 
 
 def test_the_kernel_command_line_says_everything() -> None:
@@ -61,7 +61,7 @@ def test_a_zero_given_as_an_argument_is_not_mistaken_for_nothing() -> None:
 
 
 def test_an_empty_variable_says_nothing() -> None:
-    assert resolve(environment={"IMAGEINVOKER_SITE": ""}).site == "main"
+    assert resolve(environment={"IMAGEINVOKER_SITE": ""}).site is None
 
 
 def test_the_password_comes_from_the_environment_and_is_never_shown() -> None:

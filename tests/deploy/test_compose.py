@@ -9,17 +9,13 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import stat
 import subprocess
 import sys
 import tempfile
-import time
 import tomllib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -31,52 +27,34 @@ import yaml
 from bus.__about__ import __version__
 from cli.main import make_app
 from tests.buses import BusServer, free_port
+from tests.deploy.composed import (
+    COMPOSE,
+    ONCE,
+    OURS,
+    PLAIN,
+    ROOT,
+    SECRETS,
+    SERVICES,
+    SERVING,
+    Postgres,
+    prepare,
+    secrets_of,
+    wait,
+)
 
-ROOT = Path(__file__).parent.parent.parent
-OURS = ["database", "menu", "auth", "scheduler", "monitor"]
-SERVING = OURS[1:]
-SECRETS = Path("/run/secrets")
 DEPLOYING = (ROOT / "docs/deploying.md").read_text()
 PREPARED = {"deploy/compose/targets"}
 """What is mounted, and filled by deploy/compose/prepare."""
-
-
-def _filled(value: object) -> object:
-    """With ${NAME:-default} replaced by the default, as it is without an `.env`."""
-    if isinstance(value, str):
-        return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
-    if isinstance(value, list):
-        return [_filled(each) for each in value]
-    if isinstance(value, dict):
-        return {key: _filled(each) for key, each in value.items()}
-    return value
-
-
-COMPOSE: dict[str, Any] = _filled(yaml.safe_load((ROOT / "docker-compose.yml").read_text()))  # type: ignore[assignment]
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-
-
-def _wait(well: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + 60
-    while not well():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < until, log.read_text()
-        time.sleep(0.05)
+MADE = "./deploy/compose/estate/mounted/"
+"""What only those mount who have asked for an estate."""
+OF_THE_SITE = [name for name in SERVING if name in PLAIN]
 
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
     """What deploy/compose/prepare makes, in a scratch folder."""
-    _prepare(tmp_path)
+    prepare(tmp_path)
     return tmp_path
-
-
-def _prepare(folder: Path, **environment: str) -> None:
-    subprocess.run(
-        [ROOT / "deploy/compose/prepare", folder],
-        env={"PATH": os.environ["PATH"], **environment},
-        check=True, capture_output=True, timeout=30,
-    )  # fmt: skip
 
 
 # -- The file itself --------------------------------------------------------------------------
@@ -108,7 +86,7 @@ def test_a_container_has_no_more_than_it_needs(name: str) -> None:
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_container_comes_back_and_says_how_it_is(name: str) -> None:
     service = SERVICES[name]
-    if name == "database":
+    if name in ONCE:
         assert service["restart"].startswith("on-failure")
         assert service["healthcheck"] == {"disable": True}
     else:
@@ -129,7 +107,7 @@ def test_a_service_of_ours_has_time_to_answer_what_it_has_begun(name: str) -> No
 
 
 def test_only_bus_and_dashboards_can_be_reached_from_outside() -> None:
-    assert {name for name, each in SERVICES.items() if "ports" in each} == {"nats", "grafana"}
+    assert {name for name in PLAIN if "ports" in SERVICES[name]} == {"nats", "grafana"}
     assert all("network_mode" not in each for each in SERVICES.values())
     internal = {name for name, each in COMPOSE["networks"].items() if each.get("internal")}
     assert set(SERVICES["postgres"]["networks"]) <= internal
@@ -139,9 +117,9 @@ def test_only_bus_and_dashboards_can_be_reached_from_outside() -> None:
 @pytest.mark.parametrize(
     ("asks", "answers"),
     [
-        *((each, "nats") for each in SERVING),
+        *((each, "nats") for each in OF_THE_SITE),
         *((each, "postgres") for each in ("database", "menu", "scheduler", "monitor")),
-        *(("prometheus", each) for each in SERVING),
+        *(("prometheus", each) for each in OF_THE_SITE),
         ("grafana", "prometheus"),
     ],
 )
@@ -162,7 +140,9 @@ def test_every_mounted_file_is_there() -> None:
             else:
                 assert volume["read_only"] is True, volume
                 assert volume["bind"] == {"create_host_path": False}, volume
-                assert (ROOT / volume["source"]).exists(), volume
+                made = volume["source"].startswith(MADE)
+                assert made == (volume["target"] == "/etc/imageinvoker"), volume
+                assert made or (ROOT / volume["source"]).exists(), volume
 
 
 def test_every_volume_is_used() -> None:
@@ -214,7 +194,7 @@ def test_a_service_has_just_the_secrets_that_it_names(name: str) -> None:
         if isinstance(volume, dict) and volume["source"].endswith(".sql"):
             script = (ROOT / volume["source"]).read_text()
             named |= set(re.findall(rf"{SECRETS}/(\w+)", script))
-    assert named == set(service.get("secrets", ()))
+    assert named == set(secrets_of(service))
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -227,16 +207,15 @@ def test_no_secret_stands_in_the_environment(name: str) -> None:
 
 def test_every_secret_is_made(prepared: Path) -> None:
     made = {each.name for each in (prepared / "secrets").iterdir()}
-    assert made == set(COMPOSE["secrets"])
+    assert made == {each for name in PLAIN for each in SERVICES[name].get("secrets", ())}
+    assert made <= set(COMPOSE["secrets"])
     for name, secret in COMPOSE["secrets"].items():
         assert secret == {"file": f"./deploy/compose/secrets/{name}"}
 
 
 def test_secrets_are_their_owners_alone(prepared: Path) -> None:
     assert stat.S_IMODE((prepared / "secrets").stat().st_mode) == 0o700
-    passwords = [
-        (prepared / "secrets" / name).read_text() for name in COMPOSE["secrets"] if "_" in name
-    ]
+    passwords = [each.read_text() for each in (prepared / "secrets").glob("*_password")]
     assert len(set(passwords)) == len(passwords) == 3
     assert all(len(each) == 48 for each in passwords)
 
@@ -244,7 +223,7 @@ def test_secrets_are_their_owners_alone(prepared: Path) -> None:
 def test_secrets_stay_as_they_are(prepared: Path) -> None:
     (prepared / "secrets/database").write_text("Driver={FreeTDS};Server=ds.example\n")
     before = {each: each.read_text() for each in (prepared / "secrets").iterdir()}
-    _prepare(prepared)
+    prepare(prepared)
     assert {each: each.read_text() for each in (prepared / "secrets").iterdir()} == before
 
 
@@ -260,14 +239,14 @@ def test_what_is_made_stays_out_of_the_repository() -> None:
 
 
 def test_prometheus_watches_each_service_where_it_answers(tmp_path: Path) -> None:
-    _prepare(tmp_path, SITE="london")
+    prepare(tmp_path, SITE="london")
     (targets,) = (tmp_path / "targets").iterdir()
     watched = {
         each["labels"]["service"]: (each["labels"]["site"], each["targets"])
         for each in json.loads(targets.read_text())
     }
     answers = {}
-    for name in SERVING:
+    for name in OF_THE_SITE:
         command = SERVICES[name]["command"]
         _, _, port = command[command.index("--metrics") + 1].rpartition(":")
         answers[name] = ("london", [f"{name}:{port}"])
@@ -334,7 +313,7 @@ def test_a_real_nats_server_takes_the_configuration_and_is_found_well(tmp_path: 
         subprocess.Popen([server, "-c", configuration], stdout=to, stderr=to) as process,
     ):
         try:
-            _wait(well, process, log)
+            wait(well, process, log)
             with urlopen(f"http://{watch}/jsz", timeout=5) as answer:
                 assert json.load(answer)["config"]["sync_always"] is True
         finally:
@@ -351,7 +330,7 @@ def test_the_bus_listens_where_it_is_looked_for() -> None:
     assert f"nats:{settings['store_dir']}" in nats["volumes"]
     target = nats["command"][nats["command"].index("--config") + 1]
     assert any(isinstance(each, dict) and each["target"] == target for each in nats["volumes"])
-    for name in SERVING:
+    for name in OF_THE_SITE:
         address = urlsplit(SERVICES[name]["environment"]["IMAGEINVOKER_SERVER"])
         assert (address.hostname, str(address.port)) == ("nats", published.split(":")[-1])
 
@@ -390,7 +369,7 @@ def test_the_health_check_tells_a_service_that_serves(bus: BusServer, tmp_path: 
         ) as process,
     ):
         try:
-            _wait(well, process, log)
+            wait(well, process, log)
         finally:
             process.terminate()
     assert process.returncode == 0, log.read_text()
@@ -407,78 +386,12 @@ def test_every_service_is_asked_for_its_health_where_it_answers(name: str) -> No
 # -- The database -----------------------------------------------------------------------------
 
 
-class _Postgres:
-    """A PostgreSQL of Debian's, started as the compose file starts that of the image."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port = free_port()
-        self.binaries = max(Path("/usr/lib/postgresql").glob("*/bin/initdb")).parent
-        self._as_user: list[str] = []
-        if os.geteuid() == 0:
-            shutil.chown(folder, "postgres", "postgres")
-            self._as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Made anew, with the options of the compose file, until it is left."""
-        settings = SERVICES["postgres"]["environment"]["POSTGRES_INITDB_ARGS"].split()
-        self._run("initdb", "--no-sync", "-U", "postgres", "-A", "trust", *settings,
-                  "-D", str(self.folder / "data"))  # fmt: skip
-        program, *options = SERVICES["postgres"]["command"]
-        command = [*self._as_user, self.binaries / program, *options, "-D", self.folder / "data",
-                   "-h", "127.0.0.1", "-p", str(self.port), "-k", self.folder]  # fmt: skip
-        log = self.folder / "log"
-        with (
-            log.open("wb") as to,
-            subprocess.Popen(command, stdout=to, stderr=to, cwd=self.folder) as process,
-        ):
-            try:
-                _wait(self.well, process, log)
-                yield
-            finally:
-                process.send_signal(signal.SIGINT)
-
-    def well(self) -> bool:
-        """What the health check of the compose file says."""
-        _, program, *arguments = SERVICES["postgres"]["healthcheck"]["test"]
-        check = [self.binaries / program, *arguments, "-p", str(self.port)]
-        return subprocess.run(check, check=False, timeout=30).returncode == 0
-
-    def make_databases(self, secrets: Path) -> None:
-        """What the image does when its volume is new."""
-        password = self.folder / "password"
-        password.write_text((secrets / "imageinvoker_password").read_text())
-        text = (ROOT / "deploy/compose/postgres/databases.sql").read_text()
-        script = self.folder / "databases.sql"
-        script.write_text(text.replace(f"{SECRETS}/imageinvoker_password", str(password)))
-        self.run("psql", "-v", "ON_ERROR_STOP=1", "--no-password", "--no-psqlrc", "-q",
-                 "-U", "postgres", "-f", str(script))  # fmt: skip
-
-    def run(self, program: str, *arguments: str) -> None:
-        """Runs a program of PostgreSQL as in the container, where the server's socket is found."""
-        self._run(program, "-h", str(self.folder), "-p", str(self.port), *arguments)
-
-    def _run(self, program: str, *arguments: str) -> None:
-        subprocess.run(
-            [*self._as_user, self.binaries / program, *arguments],
-            check=True, capture_output=True, cwd=self.folder, timeout=60,
-        )  # fmt: skip
-
-    def here(self, connection: str) -> str:
-        """A connection string of the containers, for this server."""
-        assert "Server=postgres;Port=5432;" in connection
-        return connection.strip().replace(
-            "Server=postgres;Port=5432;", f"Server=127.0.0.1;Port={self.port};"
-        )
-
-
 @pytest.fixture
-def server(prepared: Path) -> Iterator[_Postgres]:
+def server(prepared: Path) -> Iterator[Postgres]:
     """The compose file's PostgreSQL, with the databases that its script makes."""
     folder = Path(tempfile.mkdtemp(prefix="ii-compose-"))
     try:
-        server = _Postgres(folder)
+        server = Postgres(folder)
         with server.running():
             server.make_databases(prepared / "secrets")
             yield server
@@ -487,7 +400,7 @@ def server(prepared: Path) -> Iterator[_Postgres]:
 
 
 def test_the_services_can_use_the_databases_that_are_made(
-    server: _Postgres, prepared: Path, tmp_path: Path
+    server: Postgres, prepared: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "database"
     file.write_text(server.here((prepared / "secrets/database").read_text()))
@@ -510,7 +423,7 @@ def test_the_services_can_use_the_databases_that_are_made(
         history.close()
 
 
-def test_a_dump_of_the_job_database_comes_back(server: _Postgres, prepared: Path) -> None:
+def test_a_dump_of_the_job_database_comes_back(server: Postgres, prepared: Path) -> None:
     file = server.folder / "database"
     file.write_text(server.here((prepared / "secrets/database").read_text()))
     subprocess.run(
@@ -534,7 +447,7 @@ def test_a_dump_of_the_job_database_comes_back(server: _Postgres, prepared: Path
 
 
 def test_nobody_gets_into_the_database_without_the_password(
-    server: _Postgres, prepared: Path
+    server: Postgres, prepared: Path
 ) -> None:
     known = server.here((prepared / "secrets/database").read_text())
     with pytest.raises(pyodbc.Error, match="password"):
@@ -624,16 +537,17 @@ def test_the_lock_file_of_the_services_holds_all_that_they_need() -> None:
 
 def test_the_documentation_names_files_that_are_there() -> None:
     for path in re.findall(r"\b((?:deploy|requirements)/[\w./*-]*[\w*])", DEPLOYING):
-        made = path.startswith("deploy/compose/secrets/")
+        made = re.match(r"deploy/compose/(secrets|estate|targets)/", path)
         assert list(ROOT.glob(path)) or made, path
 
 
 def test_our_command_line_knows_the_commands_of_the_documentation() -> None:
     shown = re.findall(
-        r"(?<=imageinvoker )(?:doctor|database|client) .*--.*$", DEPLOYING, re.MULTILINE
+        r"(?<=imageinvoker )(?:doctor|database|client|pki) .*--.*$", DEPLOYING, re.MULTILINE
     )
     shown += re.findall(r"(?<=--rm database ).*$", DEPLOYING, re.MULTILINE)
-    assert len(shown) == 5
+    shown += re.findall(r"(?<=--rm hub-operator ).*$", DEPLOYING, re.MULTILINE)
+    assert len(shown) == 8
     for command in shown:
         _parse(command.split())
 

@@ -25,6 +25,8 @@ ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "deploy/systemd"
 UNITS = sorted(each.name for each in FOLDER.glob("*.service"))
 OURS = [each for each in UNITS if each != "imageinvoker-nats.service"]
+AT_A_HUB = "imageinvoker-hub-monitor.service"
+OF_A_SITE = [each for each in OURS if each != AT_A_HUB]
 GUARDED = FOLDER / "imageinvoker-.service.d/10-guarded.conf"
 INSTALLED = "/opt/imageinvoker/bin/"
 HERE = f"{Path(sys.executable).parent}/"
@@ -32,16 +34,18 @@ GUARD = [sys.executable, str(Path(__file__).parent / "sandbox.py"), str(GUARDED)
 """What puts a program under the rules of the units."""
 
 
-def _settings(file: Path) -> list[tuple[str, str]]:
+def settings_of(file: Path) -> list[tuple[str, str]]:
+    """The settings of a unit or of an environment file, in order."""
     return re.findall(r"^(\w+)=(.*)$", file.read_text(), re.MULTILINE)
 
 
 def _setting(unit: str, name: str) -> str:
-    (value,) = (found for key, found in _settings(FOLDER / unit) if key == name)
+    (value,) = (found for key, found in settings_of(FOLDER / unit) if key == name)
     return value
 
 
-def _command(unit: str) -> list[str]:
+def command_of(unit: str) -> list[str]:
+    """What a unit runs."""
     return shlex.split(_setting(unit, "ExecStart"))
 
 
@@ -94,18 +98,18 @@ def test_a_unit_exposes_little(unit: str, units: Path) -> None:
 
 def test_every_service_has_a_unit() -> None:
     names = [each.removeprefix("imageinvoker-").removesuffix(".service") for each in UNITS]
-    assert names == ["auth", "menu", "monitor", "nats", "scheduler"]
+    assert names == ["auth", "hub-monitor", "menu", "monitor", "nats", "scheduler"]
 
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_a_unit_weakens_nothing_and_starts_with_the_site(unit: str) -> None:
-    shared = {name for name, _ in _settings(GUARDED)} - {"Wants", "After"}
-    assert not shared & {name for name, _ in _settings(FOLDER / unit)}
+    shared = {name for name, _ in settings_of(GUARDED)} - {"Wants", "After"}
+    assert not shared & {name for name, _ in settings_of(FOLDER / unit)}
     assert _setting(unit, "WantedBy") == "imageinvoker.target"
 
 
 def test_a_service_is_started_again_for_ever_and_ended_gently() -> None:
-    shared = dict(_settings(GUARDED))
+    shared = dict(settings_of(GUARDED))
     assert shared["Restart"] == "always"
     assert shared["StartLimitIntervalSec"] == "0"
     assert shared["KillSignal"] == "SIGTERM"
@@ -114,9 +118,9 @@ def test_a_service_is_started_again_for_ever_and_ended_gently() -> None:
 
 @pytest.mark.parametrize("unit", OURS)
 def test_our_command_line_knows_every_command(unit: str) -> None:
-    program, name, *arguments = _command(unit)
+    program, name, *arguments = command_of(unit)
     assert program == f"{INSTALLED}imageinvoker"
-    assert unit == f"imageinvoker-{name}.service"
+    assert unit == (AT_A_HUB if "--estate" in arguments else f"imageinvoker-{name}.service")
     make_app(name).parse_args([name, *arguments], exit_on_error=False, print_error=False)
 
 
@@ -124,22 +128,22 @@ def test_our_command_line_knows_every_command(unit: str) -> None:
 def test_a_unit_has_just_the_credentials_that_it_names(unit: str) -> None:
     loaded = {
         value.partition(":")[0]
-        for name, value in _settings(FOLDER / unit)
+        for name, value in settings_of(FOLDER / unit)
         if name == "LoadCredential"
     }
-    named = {each.removeprefix("%d/") for each in _command(unit) if each.startswith("%d/")}
+    named = {each.removeprefix("%d/") for each in command_of(unit) if each.startswith("%d/")}
     assert loaded == named
 
 
 def test_every_service_answers_at_a_port_of_its_own() -> None:
-    places = [command[command.index("--metrics") + 1] for command in map(_command, OURS)]
+    places = [command[command.index("--metrics") + 1] for command in map(command_of, OURS)]
     assert len(set(places)) == len(OURS)
     assert all(each.startswith("127.0.0.1:") for each in places)
 
 
 def test_our_code_reads_every_variable_of_the_environment() -> None:
     code = "".join(each.read_text() for each in (ROOT / "cli").glob("*.py"))
-    variables = dict(_settings(FOLDER / "environment.example"))
+    variables = dict(settings_of(FOLDER / "environment.example"))
     assert set(variables) == {"IMAGEINVOKER_SERVER", "IMAGEINVOKER_SITE"}
     assert all(f'"{each}"' in code for each in variables)
     (listen,) = re.findall(r'^listen: "0\.0\.0\.0:(\d+)"$', _bus(), re.MULTILINE)
@@ -155,6 +159,7 @@ def _bus() -> str:
     [
         ("imageinvoker-nats.service", "nats.conf"),
         ("imageinvoker-monitor.service", "history.example"),
+        (AT_A_HUB, "history.example"),
     ],
 )
 def test_what_a_unit_keeps_is_kept_in_its_own_folder(unit: str, file: str) -> None:
@@ -165,7 +170,7 @@ def test_what_a_unit_keeps_is_kept_in_its_own_folder(unit: str, file: str) -> No
 
 
 @contextmanager
-def _guarded(
+def guarded(
     command: list[str], well: Callable[[], bool], log: Path, **environment: str
 ) -> Iterator[None]:
     """Runs a program under the units' rules until it is well; told to leave, it must leave well."""
@@ -189,7 +194,8 @@ def _guarded(
     assert process.returncode == 0, log.read_text()
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether there is an answer that says that all is well."""
     try:
         with urlopen(url, timeout=5) as answer:
             return bool(answer.status == 200)
@@ -214,15 +220,15 @@ def guarded_bus(tmp_path: Path) -> Iterator[str]:
     configuration.write_text(text)
     command = [
         each.replace(INSTALLED, HERE).replace("/etc/imageinvoker/nats.conf", str(configuration))
-        for each in _command("imageinvoker-nats.service")
+        for each in command_of("imageinvoker-nats.service")
     ]
     assert str(configuration) in command
     health = f"http://{watch}/healthz?js-enabled-only=true"
-    with _guarded(command, lambda: _answers(health), tmp_path / "nats.log"):
+    with guarded(command, lambda: answers(health), tmp_path / "nats.log"):
         yield f"nats://{listen}"
 
 
-@pytest.mark.parametrize("unit", OURS)
+@pytest.mark.parametrize("unit", OF_A_SITE)
 def test_a_service_does_its_work_under_the_rules(
     unit: str, guarded_bus: str, tmp_path: Path
 ) -> None:
@@ -238,11 +244,11 @@ def test_a_service_does_its_work_under_the_rules(
         re.sub(r"^127\.0\.0\.1:\d+$", watch, each)
         .replace(INSTALLED, HERE)
         .replace("%d", str(tmp_path))
-        for each in _command(unit)
+        for each in command_of(unit)
     ]
-    with _guarded(
+    with guarded(
         command,
-        lambda: _answers(f"http://{watch}/readyz"),
+        lambda: answers(f"http://{watch}/readyz"),
         tmp_path / "service.log",
         IMAGEINVOKER_SERVER=guarded_bus,
         IMAGEINVOKER_SITE="main",

@@ -143,3 +143,68 @@ def test_wrong_use_ends_with_status_2_and_a_sentence(
     desk: Desk, arguments: tuple[str, ...], words: str
 ) -> None:
     assert words in desk.refused("options", *arguments)
+
+
+# Options of the whole estate.
+
+
+def test_an_option_of_the_estate_holds_until_a_site_has_its_own_and_an_enforced_one_always(
+    desk: Desk,
+) -> None:
+    def timeout() -> tuple[str, str]:
+        (line,) = desk.done("options", "show", "timeout").splitlines()[:1]
+        _, *mark, value = line.split("  seconds")[0].split()
+        return "".join(mark), value
+
+    assert timeout() == ("", "5")
+    desk.done("options", "set", "timeout", "9", "--estate")
+    assert timeout() == ("e", "9")
+    desk.done("options", "set", "timeout", "7")
+    assert timeout() == ("*", "7")
+    desk.done("options", "set", "timeout", "0", "--enforced")
+    assert timeout() == ("!", "0")
+    desk.done("options", "reset", "timeout", "--enforced")
+    desk.done("options", "reset", "timeout")
+    assert timeout() == ("e", "9")
+    assert '"timeout":9' in desk.done("options", "show", "timeout", "--json")
+    assert '"timeout":5' in desk.done("options", "show", "timeout", "--json", "--enforced")
+
+
+def test_a_change_of_the_estates_options_is_told_of_the_estate(desk: Desk) -> None:
+    assert desk.done("options", "set", "timeout", "9", "--estate") == "estate: timeout = 9\n"
+    assert changes(desk) == []
+
+
+def test_who_sets_what_the_estate_enforces_is_told_that_it_does_not_count(desk: Desk) -> None:
+    desk.done("options", "set", "timeout", "0", "--enforced")
+    ended = desk.run("options", "set", "timeout", "7")
+    assert ended.returncode == 0
+    assert "enforced by the estate" in ended.stderr
+
+
+def test_a_protection_is_judged_with_what_the_estate_has_set(desk: Desk) -> None:
+    cure = "options set domain"
+    assert cure in desk.refused("options", "set", "protection", "domain", "--enforced")
+    desk.done("options", "set", "domain", "lab.example", "--estate")
+    desk.done("options", "set", "protection", "domain")
+    desk.done("options", "set", "protection", "domain", "--enforced")
+
+
+def test_a_change_is_told_with_what_was_in_force_before_it_and_is_after_it(desk: Desk) -> None:
+    desk.done("options", "set", "timeout", "9", "--estate")
+    desk.done("options", "set", "timeout", "7")
+    assert desk.done("options", "reset", "timeout") == "lab: timeout is what the estate says\n"
+    desk.done("options", "reset", "timeout", "--estate")
+    assert desk.done("options", "reset", "timeout") == "lab: timeout is at its default\n"
+    assert changes(desk) == [
+        {"option": "timeout", "value": "7", "was": "9"},
+        {"option": "timeout", "value": "9", "was": "7"},
+    ]
+
+
+def test_the_options_of_the_estate_are_not_shown_as_those_of_a_site(desk: Desk) -> None:
+    desk.done("options", "set", "timeout", "9", "--estate")
+    for layer in ("--estate", "--enforced"):
+        legend = desk.done("options", "show", layer).splitlines()[-1]
+        assert legend.startswith("* set for all sites")
+        assert "defaults" not in legend

@@ -193,7 +193,7 @@ def test_what_cannot_be_is_said_before_anything_is_made(site: Site) -> None:
         (("--prefix", "MUCHTOOLONGAPREFIX"), 2, "--prefix"),
         (("--report", "/nowhere/at/all.html"), 2, "/nowhere/at"),
         (("--database-file", "/nowhere/dsn"), 2, "/nowhere/dsn"),
-        (("--server", "nats://127.0.0.1:1"), 4, "does not answer"),
+        (("--server", "nats://127.0.0.1:1"), 4, "Nobody answers"),
         (("--metrics", "http://127.0.0.1:1/metrics"), 1, "--metrics"),
         (("--item", "No such item"), 1, "No such item"),
     ):

@@ -16,8 +16,9 @@ import pyodbc
 import pytest
 
 from bus.problems import Problem
+from engine.protocol import Step
 from express.connection import DatabaseUnavailable, sqlite_dsn, tuned
-from express.database import Database, Step, Transaction, WriteConflict
+from express.database import Database, Transaction, WriteConflict
 from express.dialects import Column, Dialect
 from tests.buses import free_port
 from tests.databases import Held, PostgresServer, held, together
@@ -48,6 +49,10 @@ async def ask_in_vain(database: Database) -> None:
 
 def odbc_threads() -> int:
     return sum(thread.name == "odbc" for thread in threading.enumerate())
+
+
+def opened_files() -> list[str]:
+    return [os.path.realpath(each) for each in Path("/proc/self/fd").iterdir()]
 
 
 async def until_no_threads(before: int) -> None:
@@ -402,6 +407,16 @@ async def test_closing_ends_every_thread(dsn: str) -> None:
     await until_no_threads(before)
     with pytest.raises(DatabaseUnavailable):
         await database.transact(ask)
+
+
+async def test_closing_leaves_no_file_of_sqlite_open(tmp_path: Path) -> None:
+    file = tmp_path / "any.db"
+    database = Database(sqlite_dsn(file), create=True)
+    await database.transact(lambda tx: tx.execute("CREATE TABLE any_table (number INTEGER)"))
+    await together(database, 3, ask)
+    assert any(str(file) in each for each in opened_files())
+    await database.close()
+    assert not any(str(file) in each for each in opened_files())
 
 
 async def test_a_cancelled_caller_leaves_the_pool_whole(dsn: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterable
 
 import pytest
 
+from engine.tree import Job
 from express.connection import DatabaseUnavailable
 from express.database import Database, Transaction
 from express.dialects import Column, Dialect, column, meaning
@@ -17,7 +18,6 @@ from express.schema import (
     layout_of,
     read_layout,
 )
-from express.tree import Job
 
 pytestmark = pytest.mark.express
 

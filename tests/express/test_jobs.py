@@ -3,17 +3,16 @@
 import pytest
 
 from bus.access import Rights
+from engine.rights import Permissions
+from engine.tree import Folder, Job, JobTree
 from express.database import Database, Transaction
 from express.jobs import (
     LARGEST_ID,
-    read_all_jobs,
-    read_job,
     read_jobs,
     read_jobs_in,
     read_menu_rows,
+    read_whole_tree,
 )
-from express.rights import Permissions
-from express.tree import Folder, Job, JobTree
 
 pytestmark = pytest.mark.express
 
@@ -52,7 +51,7 @@ async def test_a_ruled_job_is_read_and_no_job_is_told_twice(
         before = read_menu_rows(tx, "(MI)")
         tx.insert("event", ("event_id", "folder_id", "name"), added)
         rows = read_menu_rows(tx, "(MI)", frozenset(ruled))
-        everything = read_all_jobs(tx)
+        everything = read_whole_tree(tx).jobs
         read = {job.id for job in rows.jobs}
         assert len(read) == len(rows.jobs)
         assert {3, 4, *ruled} - {8} <= read
@@ -99,12 +98,6 @@ async def test_a_tag_means_itself_whatever_it_is_made_of(database: Database, tag
     await database.transact(work)
 
 
-async def test_one_job_is_read_or_known_to_be_gone(database: Database) -> None:
-    memory_test = Job(2000190, 5, "Memory test (MI)", "")
-    assert await database.transact(lambda tx: read_job(tx, 2000190)) == memory_test
-    assert await database.transact(lambda tx: read_job(tx, 1)) is None
-
-
 @pytest.mark.parametrize("more", [0, 999, 2500])
 async def test_of_many_jobs_those_that_exist_are_read_once(database: Database, more: int) -> None:
     ids = [2000190, 2000101, 2000190, *range(1, more), LARGEST_ID + 1, -LARGEST_ID - 2, 10**18]
@@ -129,7 +122,7 @@ async def test_what_is_read_is_enough_to_know_what_rights_permit(
 ) -> None:
     ruled = {id_ for id_, _ in rights.jobs}
     rows = await database.transact(lambda tx: read_menu_rows(tx, "(MI)", ruled))
-    everything = await database.transact(read_all_jobs)
+    everything = await database.transact(lambda tx: read_whole_tree(tx).jobs)
     some = JobTree(rows.jobs, rows.folders, "(MI)", None, rows.filled)
     whole = JobTree(everything, rows.folders, "(MI)", None)
     permitted = [
@@ -141,7 +134,7 @@ async def test_what_is_read_is_enough_to_know_what_rights_permit(
 
 
 async def test_all_jobs_are_read(database: Database) -> None:
-    found = await database.transact(read_all_jobs)
+    found = await database.transact(lambda tx: read_whole_tree(tx).jobs)
     assert Job(2000190, 5, "Memory test (MI)", "") in found
     assert {2000130, 2000131, 2000132, 2000133} <= {job.id for job in found}
 

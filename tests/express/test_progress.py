@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 
 from bus.messages import JobRef, Outcome, ScheduledComputer, encode
+from engine.orders import Record
 from express.database import Database, Transaction
 from express.progress import (
     JobRow,
@@ -17,7 +18,7 @@ from express.progress import (
     read_standings,
     rows_of,
 )
-from express.schedules import Record, Wanted, record, replace_pending
+from express.schedules import Wanted, record, replace_pending
 from express.schema import examine, read_layout
 
 pytestmark = pytest.mark.express

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.orders import Record
 from express.connection import DatabaseUnavailable
 from express.database import Database, Transaction, WriteConflict
 from express.dialects import Dialect
 from express.schedules import (
-    Record,
     Wanted,
     clock,
     in_database_clock,

@@ -16,6 +16,7 @@ from bus import subjects
 from bus.connection import BusUnavailableError
 from bus.presence import wait_for_services
 from tests.buses import BusServer
+from tests.clusters import Cluster
 from tests.databases import PostgresServer
 from tests.faults.clocks import Clock
 from tests.site import Asker, Express, ServiceProcess, asker, eventually
@@ -164,7 +165,12 @@ class Estate:
     """A site: its bus, its database, and every copy of its services."""
 
     def __init__(
-        self, bus: BusServer, name: str, express: Express, copies: list[Copy], client: Asker
+        self,
+        bus: BusServer | Cluster,
+        name: str,
+        express: Express,
+        copies: list[Copy],
+        client: Asker,
     ) -> None:
         self.bus = bus
         self.name = name
@@ -196,6 +202,7 @@ class Estate:
 
     async def restart_bus(self) -> None:
         """The bus dies as in a power failure, and is started again."""
+        assert isinstance(self.bus, BusServer)
         self.bus.kill()
         await asyncio.to_thread(self.bus.start)
 
@@ -227,7 +234,7 @@ class Estate:
 
 @asynccontextmanager
 async def estate(
-    bus: BusServer,
+    bus: BusServer | Cluster,
     name: str,
     dsn: str,
     folder: Path,

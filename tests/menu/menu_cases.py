@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from menu_reference import ReferenceItem, Tree
 
 from bus.messages import Entry, ItemEntry
-from express.tree import Folder, Job, JobTree
+from engine.tree import Folder, Job, JobTree
 
 
 class Case(NamedTuple):

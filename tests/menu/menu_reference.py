@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from bus.access import Rule
 from bus.technicians import Technician
-from express.tree import Folder, Job
+from engine.tree import Folder, Job
 
 BIDI = {
     "ARABIC LETTER MARK",

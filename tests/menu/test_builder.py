@@ -10,7 +10,7 @@ from menu_cases import Case, cases, items_in, plain, plain_reference
 from menu_reference import Reference
 
 from bus.messages import Entry, FolderEntry, ItemEntry, Menu, MenuType
-from express.tree import Folder, Job, JobTree
+from engine.tree import Folder, Job, JobTree
 from services.menu.builder import DEEPEST, MenuBuilder
 
 

@@ -10,8 +10,8 @@ from menu_reference import Access, Reference
 from bus.access import ALL_RIGHTS, Effect, Judge, Rights, Rule, jobs_in, rights_of
 from bus.messages import FolderEntry, ItemEntry, MenuType
 from bus.technicians import Technician
-from express.rights import Permissions, explain, forbidden_jobs
-from express.tree import Folder, Job, JobTree
+from engine.rights import Permissions, explain, forbidden_jobs
+from engine.tree import Folder, Job, JobTree
 from services.menu.builder import MenuBuilder
 
 ANNA = Technician(name="Anna", groups=("Staff", "Lab"))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from express.tree import Folder, Item, Job, JobTree, Needed, natural_key, one_line
+from engine.tree import Folder, Item, Job, JobTree, Needed, natural_key, one_line
 
 TAG = "(MI)"
 

@@ -34,7 +34,7 @@ class Copy:
     def __init__(self, connection: Connection, database: Database, lease: float = QUICK) -> None:
         self.registry = CollectorRegistry()
         self.history = History(database, SITE, lease)
-        metrics = HistoryMetrics(self.registry, SITE)
+        metrics = HistoryMetrics(self.registry).of(SITE)
         self.follower = Follower(connection, SITE, self.history, metrics)
 
     async def die(self) -> None:

@@ -20,7 +20,7 @@ from bus.event_stream import stream_state
 from bus.events import Event, EventLog, Kind
 from bus.live import Live, Stage, live_decoder
 from bus.messages import ComputerRef, encode
-from express.database import Database
+from express.engine import ExpressEngine
 from services.menu.program import program as menu
 from services.monitor.listening import Listening
 from services.monitor.live import LiveView, after
@@ -222,9 +222,9 @@ async def test_a_real_deployment_is_seen_from_the_portal_to_its_end(
     url: str, name: str, dsn: str, client: Asker, express: Express
 ) -> None:
     key = "6f0c2b5e31d44a7c9b520d6e8a1f4c01"
-    database = Database(dsn, size=1)
+    engine = ExpressEngine(dsn, name)
     log = EventLog(client.connection, name)
-    progress = Progress(name, database, log, every=0.05)
+    progress = Progress(name, engine, log, every=0.05)
     listening = Listening(client.connection, name, progress)
 
     async def stage(wanted: Stage) -> Live:
@@ -253,7 +253,7 @@ async def test_a_real_deployment_is_seen_from_the_portal_to_its_end(
     finally:
         await listening.stop()
         await progress.stop()
-        await database.close()
+        await engine.close()
 
 
 async def publish(
@@ -463,7 +463,7 @@ async def test_what_the_stream_took_more_than_two_days_ago_is_not_shown(
     await publish(connection, events(*VISIT))
     other = events(*VISIT, machine="mac000000000001")
     with monkeypatch.context() as patch:
-        patch.setattr("services.monitor.live._KEPT", 0)
+        patch.setattr("services.monitor.live.KEPT", 0)
         async with view(bus.url, "s") as live:
             await until(live._caught_up.is_set)
             await becomes(connection, "s", folded(await publish(connection, other)))

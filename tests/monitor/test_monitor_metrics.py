@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from bus.events import Kind
 from express.connection import sqlite_dsn
 from express.database import Database
-from services.database import DatabaseMetrics, sign_of_life
+from services.database import DatabaseMetrics
 from services.monitor.deployments import Counts
 from services.monitor.history import History, Totals
 from services.monitor.metrics import HistoryMetrics, MailMetrics
@@ -30,7 +30,7 @@ async def test_of_an_empty_history_every_kind_of_event_and_every_outcome_is_ther
     tmp_path: Path,
 ) -> None:
     registry = CollectorRegistry()
-    metrics = HistoryMetrics(registry, "main")
+    metrics = HistoryMetrics(registry).of("main")
     database = Database(sqlite_dsn(tmp_path / "history.db"), create=True)
     history = History(database, "main")
     await history.prepare()
@@ -42,7 +42,7 @@ async def test_of_an_empty_history_every_kind_of_event_and_every_outcome_is_ther
 
 def test_a_kind_of_event_that_another_version_has_counted_is_shown_beside_ours() -> None:
     registry = CollectorRegistry()
-    metrics = HistoryMetrics(registry, "main")
+    metrics = HistoryMetrics(registry).of("main")
     metrics.show(Totals({"menu_shown": 7, "of_tomorrow": 3}, {}), 0, math.inf)
     known = dict.fromkeys(get_args(Kind), 0)
     assert by_label(registry, "imageinvoker_events_total") == {
@@ -54,7 +54,7 @@ def test_a_kind_of_event_that_another_version_has_counted_is_shown_beside_ours()
 
 def test_while_the_history_is_not_known_or_another_copys_there_are_no_totals() -> None:
     registry = CollectorRegistry()
-    metrics = HistoryMetrics(registry, "main")
+    metrics = HistoryMetrics(registry).of("main")
     assert seen(registry) == {}
     metrics.lags(5)
     assert seen(registry) == {("imageinvoker_monitor_lag_events",): 5}
@@ -65,7 +65,7 @@ def test_while_the_history_is_not_known_or_another_copys_there_are_no_totals() -
 
 def test_totals_that_another_copy_may_show_by_now_are_shown_no_longer() -> None:
     registry = CollectorRegistry()
-    metrics = HistoryMetrics(registry, "main")
+    metrics = HistoryMetrics(registry).of("main")
     metrics.show(Totals({"menu_shown": 7}, {}), 3, time.monotonic())
     assert seen(registry) == {("imageinvoker_monitor_lag_events",): 3}
 
@@ -83,7 +83,7 @@ async def test_each_database_of_a_service_is_timed_by_itself(tmp_path: Path) -> 
     measured = DatabaseMetrics(registry, "main", "monitor")
     express, history = measured.observer("express"), measured.observer("history")
     database = Database(sqlite_dsn(tmp_path / "history.db"), create=True, observe=history)
-    await sign_of_life(database)
+    await database.sign_of_life()
     await database.close()
     found = seen(registry)
     count, failures = "imageinvoker_database_seconds_count", "imageinvoker_database_failures_total"

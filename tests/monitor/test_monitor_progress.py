@@ -19,8 +19,10 @@ from bus.buckets import prepare
 from bus.connection import connect
 from bus.events import Event, EventLog, event_decoder
 from bus.messages import ComputerRef, JobRef, Machine, Outcome, Request, decoder
-from express.database import Database, Transaction
-from express.progress import JobRow, Standing, read_ranges, read_rows, read_standings
+from engine.progress import JobRow, Standing
+from express.database import Transaction
+from express.engine import ExpressEngine
+from express.progress import read_ranges, read_rows, read_standings
 from services.monitor.listening import Listening
 from services.monitor.progress import Progress
 from services.monitor.underway import Underway, changes
@@ -59,10 +61,10 @@ async def following(
         connection = await connect(url, f"monitor-{site}")
         stack.push_async_callback(connection.close)
         await prepare(connection.jetstream())
-        database = Database(dsn, size=1, connect_timeout=1, statement_timeout=2)
-        stack.push_async_callback(database.close)
+        engine = ExpressEngine(dsn, site, connect_timeout=1, statement_timeout=2)
+        stack.push_async_callback(engine.close)
         events = EventLog(connection, site)
-        progress = Progress(site, database, events, every=every)
+        progress = Progress(site, engine, events, every=every)
         for part in (progress, Listening(connection, site, progress)):
             stack.push_async_callback(part.stop)
             await part.start()
@@ -563,9 +565,9 @@ async def test_rows_of_which_none_has_changed_are_not_read_again(
     async def looks() -> int:
         return len(looked)
 
-    monkeypatch.setattr("services.monitor.progress.read_rows", reading)
-    monkeypatch.setattr("services.monitor.progress.read_standings", standing)
-    monkeypatch.setattr("services.monitor.progress.read_ranges", looking)
+    monkeypatch.setattr("express.engine.read_rows", reading)
+    monkeypatch.setattr("express.engine.read_standings", standing)
+    monkeypatch.setattr("express.engine.read_ranges", looking)
     servers = [await scheduled(site, express, LAPTOP, new_machine(number)) for number in range(3)]
     async with following(url, name, dsn) as progress:
         await eventually(looks, lambda found: found > 2)
@@ -608,7 +610,7 @@ async def test_rows_are_read_a_few_at_a_time_however_many_are_pending(
         together.append(len(computer_ids))
         return read_rows(tx, computer_ids, first_row)
 
-    monkeypatch.setattr("services.monitor.progress.read_rows", reading)
+    monkeypatch.setattr("express.engine.read_rows", reading)
     servers = [await scheduled(site, express, LAPTOP, new_machine(number)) for number in range(5)]
     for server in servers:
         server.set_all(0)

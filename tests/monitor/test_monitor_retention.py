@@ -19,9 +19,12 @@ from bus.events import EventLog
 from bus.option_store import OptionStore
 from bus.options import DEFAULTS, Options, parse
 from bus.pulling import first_since
+from engine.orders import Record
+from engine.protocol import Engine
 from express.connection import sqlite_dsn
 from express.database import Database, Transaction
-from express.schedules import Record, record
+from express.engine import ExpressEngine
+from express.schedules import record
 from services.monitor.retention import Retention, purge
 from tests.buses import BusServer
 from tests.databases import (
@@ -84,11 +87,19 @@ async def log(connection: Connection) -> EventLog:
     return EventLog(connection, "main")
 
 
+@pytest.fixture
+async def engine(dsn: str) -> AsyncIterator[Engine]:
+    """The engine of site ``main``, which holds the records of requests."""
+    found = ExpressEngine(dsn, "main")
+    yield found
+    await found.close()
+
+
 def sweeping(
-    connection: Connection, database: Database, history: History, clock: Clock, **options: Any
+    connection: Connection, engine: Engine, history: History, clock: Clock, **options: Any
 ) -> Retention:
     current: Options = msgspec.structs.replace(DEFAULTS, **options)
-    return Retention(connection, "main", lambda: current, database, history.forget, now=clock)
+    return Retention(connection, "main", lambda: current, engine, history.forget, now=clock)
 
 
 async def kept(connection: Connection, name: str) -> dict[str, int]:
@@ -125,7 +136,7 @@ async def records(database: Database) -> set[str]:
 
 @SQLITE
 async def test_events_and_rejected_requests_older_than_they_are_kept_are_removed(
-    connection: Connection, log: EventLog, database: Database, history: History, clock: Clock
+    connection: Connection, log: EventLog, engine: Engine, history: History, clock: Clock
 ) -> None:
     stream = connection.jetstream()
     others = EventLog(connection, "paris")
@@ -137,7 +148,7 @@ async def test_events_and_rejected_requests_older_than_they_are_kept_are_removed
     await log.record("jobs_scheduled", machine=KEY, of="young")
     # What counts is the newest event: all others are older than a day before a day after it.
     clock.ahead = 2 * DAY
-    assert await sweeping(connection, database, history, clock, retention_days=1).sweep()
+    assert await sweeping(connection, engine, history, clock, retention_days=1).sweep()
     assert await kept(connection, subjects.EVENTS) == {
         subjects.event("main", KEY, "jobs_scheduled"): 1,
         subjects.event("paris", KEY, "menu_shown"): 5,
@@ -173,12 +184,17 @@ async def test_a_purge_removes_what_was_kept_before_a_moment_and_nothing_since(
 
 @SQLITE
 async def test_a_clock_that_jumps_ahead_removes_nothing_that_is_young(
-    connection: Connection, log: EventLog, database: Database, history: History, clock: Clock
+    connection: Connection,
+    log: EventLog,
+    database: Database,
+    engine: Engine,
+    history: History,
+    clock: Clock,
 ) -> None:
     await log.record("menu_shown", machine=KEY, of="1")
     ids = await recorded(database, timedelta(), 25 * DAY)
     clock.ahead = 3650 * DAY
-    assert await sweeping(connection, database, history, clock, retention_days=2).sweep()
+    assert await sweeping(connection, engine, history, clock, retention_days=2).sweep()
     assert sum((await kept(connection, subjects.EVENTS)).values()) == 1
     assert await records(database) == set(ids)
     assert history.before[0] < datetime.now(UTC) - 700 * DAY
@@ -186,29 +202,44 @@ async def test_a_clock_that_jumps_ahead_removes_nothing_that_is_young(
 
 @SQLITE
 async def test_nothing_is_removed_where_nothing_has_happened(
-    connection: Connection, log: EventLog, database: Database, history: History, clock: Clock
+    connection: Connection,
+    log: EventLog,
+    database: Database,
+    engine: Engine,
+    history: History,
+    clock: Clock,
 ) -> None:
     ids = await recorded(database, 400 * DAY)
-    assert await sweeping(connection, database, history, clock).sweep()
+    assert await sweeping(connection, engine, history, clock).sweep()
     assert await records(database) == set(ids)
     assert history.before == []
 
 
 async def test_records_of_requests_are_removed_by_age_but_none_of_the_last_month(
-    connection: Connection, log: EventLog, database: Database, history: History, clock: Clock
+    connection: Connection,
+    log: EventLog,
+    database: Database,
+    engine: Engine,
+    history: History,
+    clock: Clock,
 ) -> None:
     await log.record("menu_shown", machine=KEY)
     young = await recorded(database, timedelta(), 29 * DAY)
     other = await recorded(database, 400 * DAY, site="paris")
     old = await recorded(database, *(31 * DAY + timedelta(hours=n) for n in range(0, 300, 7)))
     assert await records(database) == {*young, *other, *old}
-    assert await sweeping(connection, database, history, clock, retention_days=1).sweep()
+    assert await sweeping(connection, engine, history, clock, retention_days=1).sweep()
     assert await records(database) == {*young, *other}
 
 
 @SQLITE
 async def test_records_that_a_waiting_request_may_need_stay(
-    connection: Connection, log: EventLog, database: Database, history: History, clock: Clock
+    connection: Connection,
+    log: EventLog,
+    database: Database,
+    engine: Engine,
+    history: History,
+    clock: Clock,
 ) -> None:
     stream = connection.jetstream()
     await log.record("menu_shown", machine=KEY)
@@ -218,7 +249,7 @@ async def test_records_that_a_waiting_request_may_need_stay(
         outcome="{}", technician=None, item_id="job:1", created_at=datetime.now(UTC),
     )  # fmt: skip
     await database.transact(lambda tx: record(tx, [done]))
-    removing = sweeping(connection, database, history, clock, retention_days=1)
+    removing = sweeping(connection, engine, history, clock, retention_days=1)
     before = datetime.now(UTC) + DAY
     await removing.forget_records(before)
     assert await records(database) == {done.request_id}
@@ -229,10 +260,10 @@ async def test_records_that_a_waiting_request_may_need_stay(
 
 @SQLITE
 async def test_the_history_is_told_what_is_too_old(
-    connection: Connection, log: EventLog, database: Database, history: History, clock: Clock
+    connection: Connection, log: EventLog, engine: Engine, history: History, clock: Clock
 ) -> None:
     await log.record("menu_shown", machine=KEY)
-    removing = sweeping(connection, database, history, clock, history_days=10, retention_days=20)
+    removing = sweeping(connection, engine, history, clock, history_days=10, retention_days=20)
     assert await removing.sweep()
     (before,) = history.before
     assert abs(datetime.now(UTC) - 10 * DAY - before) < timedelta(minutes=1)
@@ -243,13 +274,13 @@ async def test_the_history_is_told_what_is_too_old(
 
 @SQLITE
 async def test_streams_keep_as_long_as_the_site_that_keeps_longest(
-    connection: Connection, log: EventLog, database: Database, history: History, clock: Clock
+    connection: Connection, log: EventLog, engine: Engine, history: History, clock: Clock
 ) -> None:
     await log.record("menu_shown", machine=KEY)
     was = (await connection.jetstream().stream_info(subjects.EVENTS)).config
     paris = await OptionStore.open(connection, "paris")
     await paris.write("retention_days", parse("retention_days", "400"))
-    removing = sweeping(connection, database, history, clock, retention_days=200)
+    removing = sweeping(connection, engine, history, clock, retention_days=200)
     for change, days in ((None, 401), ("7", 201), ("nonsense", 201), ("", 201)):
         if change == "":
             await paris.reset("retention_days")
@@ -264,10 +295,10 @@ async def test_streams_keep_as_long_as_the_site_that_keeps_longest(
 
 @SQLITE
 async def test_a_site_that_keeps_less_does_not_shorten_what_others_keep(
-    connection: Connection, log: EventLog, database: Database, history: History, clock: Clock
+    connection: Connection, log: EventLog, engine: Engine, history: History, clock: Clock
 ) -> None:
     await log.record("menu_shown", machine=KEY)
-    assert await sweeping(connection, database, history, clock, retention_days=7).sweep()
+    assert await sweeping(connection, engine, history, clock, retention_days=7).sweep()
     assert await max_age(connection, subjects.EVENTS) == (DEFAULTS.retention_days + 1) * DAY
 
 
@@ -275,14 +306,14 @@ async def test_a_site_that_keeps_less_does_not_shorten_what_others_keep(
 @pytest.mark.parametrize("trouble", [TimeoutError(), RuntimeError("it is broken")])
 async def test_the_failure_of_one_part_keeps_no_other_from_being_done(
     connection: Connection, log: EventLog, history: History, clock: Clock, trouble: Exception,
-    database: Database,
+    engine: Engine,
 ) -> None:  # fmt: skip
     await log.record("menu_shown", machine=KEY, of="1")
     await log.record("menu_shown", machine=KEY, of="2")
     history.trouble = trouble
     clock.ahead = 2 * DAY
     with capture_logs() as lines:
-        assert not await sweeping(connection, database, history, clock, retention_days=1).sweep()
+        assert not await sweeping(connection, engine, history, clock, retention_days=1).sweep()
     assert sum((await kept(connection, subjects.EVENTS)).values()) == 1
     warned = [line for line in lines if line["log_level"] != "debug"]
     assert [line["what"] for line in warned] == ["history"]
@@ -292,7 +323,7 @@ async def test_a_database_that_does_not_answer_is_no_end(
     connection: Connection, log: EventLog, history: History, clock: Clock
 ) -> None:
     await log.record("menu_shown", machine=KEY)
-    gone = Database(sqlite_dsn(Path("/nowhere/express.db")))
+    gone = ExpressEngine(sqlite_dsn(Path("/nowhere/express.db")), "main")
     with capture_logs() as lines:
         assert not await sweeping(connection, gone, history, clock).sweep()
     await gone.close()
@@ -303,11 +334,11 @@ async def test_a_database_that_does_not_answer_is_no_end(
 
 @SQLITE
 async def test_a_bus_that_does_not_answer_is_no_end(
-    bus: BusServer, connection: Connection, log: EventLog, database: Database, history: History,
+    bus: BusServer, connection: Connection, log: EventLog, engine: Engine, history: History,
     clock: Clock,
 ) -> None:  # fmt: skip
     removing = Retention(
-        connection, "main", lambda: DEFAULTS, database, history.forget, now=clock, patience=0.5
+        connection, "main", lambda: DEFAULTS, engine, history.forget, now=clock, patience=0.5
     )
     bus.stop()
     with capture_logs() as lines:
@@ -326,12 +357,12 @@ async def working(removing: Retention) -> AsyncIterator[None]:
 
 @SQLITE
 async def test_it_is_done_soon_after_the_start_and_again_when_an_option_changes(
-    connection: Connection, log: EventLog, database: Database, history: History
+    connection: Connection, log: EventLog, engine: Engine, history: History
 ) -> None:
     await log.record("menu_shown", machine=KEY)
     current = DEFAULTS
     removing = Retention(
-        connection, "main", lambda: current, database, history.forget, soon=0.02, look=0.01
+        connection, "main", lambda: current, engine, history.forget, soon=0.02, look=0.01
     )
     async with working(removing):
         await until(lambda: len(history.before) == 1)

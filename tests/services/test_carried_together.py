@@ -12,12 +12,13 @@ from bus.access import ALL_RIGHTS
 from bus.messages import Machine, Outcome, Request
 from bus.options import DEFAULTS
 from bus.problems import Problem
+from engine.orders import Order
+from engine.protocol import Step
+from express.carrying import carry_out
 from express.connection import DatabaseUnavailable
-from express.database import Database, Step, Transaction, WriteConflict
+from express.database import Database, Transaction, WriteConflict
 from express.layout_cache import LayoutCache
 from express.together import MOST, Together
-from services.scheduler.carrying import carry_out
-from services.scheduler.plan import Order
 from tests.echo import until
 from tests.site import DESKTOP, DESKTOP_JOBS, Express, new_id, new_machine
 

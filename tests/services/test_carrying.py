@@ -15,12 +15,13 @@ from bus.machines import machine_key
 from bus.messages import ComputerRef, Machine, Outcome, Request, ScheduledComputer
 from bus.options import DEFAULTS, Options
 from bus.problems import Problem
+from engine.orders import MOST_JOBS, Order
+from engine.protocol import Step
+from express.carrying import carry_out
 from express.connection import sqlite_dsn
-from express.database import Database, Step, Transaction, WriteConflict
+from express.database import Database, Transaction, WriteConflict
 from express.layout_cache import LayoutCache
 from express.schema import Layout, read_layout
-from services.scheduler.carrying import carry_out
-from services.scheduler.plan import MOST_JOBS, Order
 from tests.site import (
     DESKTOP,
     DESKTOP_JOBS,

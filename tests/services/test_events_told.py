@@ -14,10 +14,10 @@ from bus.events import Event, EventLog, Kind, event_decoder
 from bus.machines import machine_key
 from bus.messages import ItemEntry, Outcome, Request, decoder
 from bus.problems import Problem
+from express.carrying import reject
 from express.connection import sqlite_dsn
 from express.database import Database
 from services.menu.program import program as menu
-from services.scheduler.carrying import reject
 from services.scheduler.failures import Failures
 from services.scheduler.program import program as scheduler
 from services.scheduler.telling import Teller

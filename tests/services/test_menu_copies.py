@@ -13,13 +13,12 @@ from bus.buckets import prepare
 from bus.connection import Connection, connect
 from bus.messages import Menu, decoder
 from bus.options import Options
-from express.connection import is_sqlite
-from express.database import Database
-from express.jobs import MenuRows
+from engine.menu_rows import MenuRows, Wanted
+from express.engine import ExpressEngine
 from services.menu.copies import Copies, Sight
 from services.menu.keeper import LATEST, MenuKeeper
 from services.menu.lookout import FRESH, Lookout, Seen
-from services.menu.snapshots import PART, Snapshots, Wanted
+from services.menu.snapshots import PART, Snapshots
 from services.menu.tally import Tally
 from tests.buses import BusServer
 from tests.site import Express, eventually
@@ -34,13 +33,13 @@ class Copy:
     """A copy of the menu service without its endpoints."""
 
     def __init__(self, connection: Connection, name: str, dsn: str) -> None:
-        self.database, self.watcher = Database(dsn), Database(dsn, size=1)
+        self.engine = ExpressEngine(dsn, name)
         self.tally = Tally()
         self.copies = Copies(connection, name, time.monotonic)
         self.snapshots = Snapshots(connection, name)
-        self.shares = not is_sqlite(dsn)
+        self.shares = self.engine.shares_marks
         shared = (self.copies, self.snapshots) if self.shares else (None, None)
-        self.lookout = Lookout(self.database, self.watcher, self.tally, *shared)
+        self.lookout = Lookout(self.engine, self.tally, *shared)
         self.keeper = MenuKeeper(self.lookout.look, Options, frozenset[int], self.tally)
         self.connection = connection
 
@@ -58,8 +57,7 @@ class Copy:
     async def end(self) -> None:
         await self.keeper.close()
         await self.lookout.close()
-        await self.watcher.close()
-        await self.database.close()
+        await self.engine.close()
 
 
 @asynccontextmanager

@@ -11,14 +11,13 @@ from bus.menus import STALE_HEADER
 from bus.messages import Menu, decoder
 from bus.options import Options
 from bus.service import Answer
+from engine.menu_rows import MenuRows, Wanted
+from engine.tree import Job
 from express.connection import DatabaseUnavailable
-from express.jobs import MenuRows
-from express.tree import Job
 from services.menu import keeper
 from services.menu.edition import Edition, Rules
 from services.menu.keeper import MenuKeeper
 from services.menu.lookout import FRESH, Seen
-from services.menu.snapshots import Wanted
 from services.menu.tally import Tally
 from tests.site import eventually, refused
 

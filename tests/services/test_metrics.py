@@ -22,18 +22,17 @@ from bus.messages import Hello, encode
 from bus.option_store import LiveOptions
 from bus.options import Options
 from bus.presence import wait_for_services
+from engine.menu_rows import MenuRows, Wanted
+from engine.tree import Job
 from express.connection import DatabaseUnavailable
 from express.database import Database, WriteConflict
-from express.jobs import MenuRows
-from express.tree import Job
 from services.auth.program import program as auth
-from services.database import DatabaseMetrics, sign_of_life
+from services.database import DatabaseMetrics
 from services.measures import SECONDS, RequestMetrics
 from services.menu import lookout
 from services.menu.keeper import MenuKeeper
 from services.menu.metrics import MenuMetrics
 from services.menu.program import program as menu
-from services.menu.snapshots import Wanted
 from services.menu.tally import Tally
 from services.running import Program, Site
 from services.scheduler.metrics import QueueMetrics
@@ -221,7 +220,7 @@ async def test_a_statement_that_is_given_up_is_a_failure_and_one_in_the_way_of_a
     assert _failures(registry) == {"statement": 1}
     await database.close()
     with pytest.raises(DatabaseUnavailable):
-        await sign_of_life(database)
+        await database.sign_of_life()
     assert _failures(registry) == {"statement": 1, "connection": 1}
 
 

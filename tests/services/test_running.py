@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 import nats.errors
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 
+from bus.buckets import prepare
+from bus.door import Door
 from services.health import Health
 from services.running import Site, _serve_until_told
 from tests.buses import BusServer
@@ -29,7 +31,9 @@ async def test_a_program_that_the_bus_fails_at_its_start_is_started_again(bus: B
 
     registry, health = CollectorRegistry(), Health()
     serving = asyncio.create_task(
-        _serve_until_told("echo", bus.url, "main", program, lambda _: None, registry, health)
+        _serve_until_told(
+            "echo", bus.url, "main", Door(), prepare, program, lambda _: None, registry, health
+        )
     )
     await until(lambda: health.serving or serving.done())
     assert len(entered) == 3

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from bus.machines import Identity, identity, swap_uuid
 from bus.messages import Machine
 from bus.problems import Problem
-from express.matching import Candidate, match
+from engine.matching import Candidate, match
 
 pytestmark = pytest.mark.express
 

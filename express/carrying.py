@@ -5,24 +5,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from bus.machines import Identity, machine_key, swap_uuid
-from bus.messages import JobRef, Outcome, Request, ScheduledComputer, decoder, encode
+from bus.messages import Outcome, Request
 from bus.problems import Problem
+from engine.orders import (
+    Order,
+    Plan,
+    new_names,
+    outcome_of,
+    record_of,
+    rejected,
+    scheduled,
+)
 from express import computers, schedules
 from express.computers import Newcomer
 from express.database import Database, Transaction, WriteConflict
+from express.plan import InGroup, make_plans, with_free_names
 from express.progress import rows_of
-from express.schedules import Record, Wanted, in_database_clock
+from express.schedules import Wanted, in_database_clock
 from express.schema import Layout
-from services.scheduler.plan import (
-    NewComputer,
-    Order,
-    Plan,
-    make_plans,
-    new_names,
-    with_free_names,
-)
-
-_outcome = decoder(Outcome)
 
 
 def carry_out(
@@ -59,7 +59,7 @@ def carry_out(
     # A machine that is known by two keys, as by its UUID and by its serial number, has two locks.
     locks.take(f"computer:{plan.computer.id}" for _, plan in todo if plan.computer)
     outcomes = _write(tx, layout, todo)
-    schedules.record(tx, [_record(request, outcomes[request.request_id]) for request, _ in todo])
+    schedules.record(tx, [record_of(request, outcomes[request.request_id]) for request, _ in todo])
     locks.let_go()
     ended |= outcomes
     return [ended[order.wish.request_id] for order in orders]
@@ -67,28 +67,18 @@ def carry_out(
 
 async def reject(database: Database, request: Request, problem: Problem) -> Outcome:
     """Records that a request cannot be carried out, unless it has been."""
-    rejected = Outcome(
-        request_id=request.request_id,
-        state="rejected",
-        start_at=request.start_at,
-        problem=problem.body(),
-    )
+    ended = rejected(request, problem)
 
     def do(tx: Transaction) -> Outcome:
         locks = _Locks(tx)
         locks.take([_machine_lock(request)])
         record = schedules.recorded(tx, [request.request_id]).get(request.request_id)
         if record is None:
-            schedules.record(tx, [_record(request, rejected)])
+            schedules.record(tx, [record_of(request, ended)])
         locks.let_go()
-        return outcome_of(record) if record else rejected
+        return outcome_of(record) if record else ended
 
     return await database.transact(do)
-
-
-def outcome_of(record: Record) -> Outcome:
-    """What the record of a request says has become of it."""
-    return _outcome.decode(record.outcome)
 
 
 class _Locks:
@@ -153,11 +143,11 @@ def _write(
     created: dict[str, int] = {}
     newcomers: defaultdict[int, list[Newcomer]] = defaultdict(list)
     for request, plan in todo:
-        if isinstance(plan.target, NewComputer):
+        if isinstance(plan, InGroup):
             newcomer = Newcomer(request.machine, plan.identity, plan.name)
-            newcomers[plan.target.group].append(newcomer)
-        elif plan.new_name:
-            computers.rename(tx, plan.target.id, plan.name)
+            newcomers[plan.group].append(newcomer)
+        elif plan.computer and plan.new_name:
+            computers.rename(tx, plan.computer.id, plan.name)
     for group, machines in newcomers.items():
         created |= computers.create(tx, layout, group, machines)
     ids = [plan.computer.id if plan.computer else created[plan.name] for _, plan in todo]
@@ -170,44 +160,10 @@ def _write(
     replaced = schedules.replace_pending(tx, wanted)
     rows = rows_of(tx, layout, jobs)
     return {
-        request.request_id: _outcome_of(request, plan, id_, replaced.get(id_, 0), rows.get(id_))
+        request.request_id: scheduled(request, plan, id_, replaced.get(id_, 0), rows.get(id_))
         for id_, (request, plan) in zip(ids, todo, strict=True)
     }
 
 
-def _outcome_of(
-    request: Request, plan: Plan, id_: int, replaced: int, rows: tuple[int, int] | None
-) -> Outcome:
-    old_name = plan.computer.name if plan.computer else None
-    return Outcome(
-        request_id=request.request_id,
-        state="scheduled",
-        computer=ScheduledComputer(
-            id=id_,
-            name=plan.name,
-            created=plan.computer is None,
-            renamed_from=old_name if old_name != plan.name else None,
-        ),
-        jobs=tuple(JobRef(id=job.id, name=job.name) for job in plan.jobs),
-        replaced=replaced,
-        start_at=request.start_at,
-        rows=rows,
-    )
-
-
 def _machine_lock(request: Request) -> str:
     return f"machine:{machine_key(request.machine)}"
-
-
-def _record(request: Request, outcome: Outcome) -> Record:
-    return Record(
-        request_id=request.request_id,
-        site=request.site,
-        machine=machine_key(request.machine),
-        digest=request.digest,
-        state="rejected" if outcome.state == "rejected" else "scheduled",
-        outcome=encode(outcome).decode(),
-        technician=request.technician,
-        item_id=request.item_id,
-        created_at=datetime.now(UTC),
-    )

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from bus.access import EVERYTHING, Decision, Judge, Rights
-from express.tree import Folder, Item, Job, JobTree, name_order
+from engine.tree import Folder, Item, Job, JobTree, name_order
 
 
 class Permissions:

@@ -22,6 +22,21 @@ Strength = tuple[bool, bool, bool, bool]
 """Which keys agree, the strongest first: UUID, serial number, asset tag, hardware address."""
 
 
+def which(identity: Identity, candidates: Sequence[Candidate]) -> ComputerRef | Problem | None:
+    """The computer that a machine is among those that share a key with it; None: it is unknown.
+
+    The problems are ``ambiguous_machine``, and ``bad_machine`` when nothing is left of its identity
+    without the addresses that stand at several computers. Candidates that share no key do no harm.
+    """
+    if not unshared(identity, candidates):
+        return Problem("bad_machine")
+    try:
+        found = match(identity, candidates)
+    except Problem as problem:
+        return problem
+    return ComputerRef(id=found.id, name=found.name) if found else None
+
+
 def match(identity: Identity, candidates: Sequence[Candidate]) -> Candidate | None:
     """The computer that the machine is, None when it is none of them.
 

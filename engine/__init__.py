@@ -1,0 +1,1 @@
+"""What a deployment engine is: the protocol, the rules that all of them share, how one is found."""

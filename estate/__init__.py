@@ -1,0 +1,1 @@
+"""The estate: its keys, its sites, and what everybody may do on its buses."""

@@ -1,0 +1,1 @@
+"""A deployment server that is one SQLite file, and the engine that reaches it."""
