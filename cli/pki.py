@@ -196,10 +196,7 @@ def renew_authority(*, folder: Folder = None, json: AsJson = False) -> int:
     """
     with opened(folder) as estate:
         estate.renew_authority()
-        places = _folders(estate, *estate.places())
-    _tell(_to_copy("there is a new authority, and the old one is believed", places), places,
-        as_json=json)  # fmt: skip
-    return DONE
+        return _all_to_copy(estate, "there is a new authority, and the old one is believed", json)
 
 
 @authority.command(name="drop")
@@ -217,9 +214,7 @@ def drop_authority(*, folder: Folder = None, json: AsJson = False) -> int:
     """
     with opened(folder) as estate:
         estate.drop_authority()
-        places = _folders(estate, *estate.places())
-    _tell(_to_copy("the old authority is dropped", places), places, as_json=json)
-    return DONE
+        return _all_to_copy(estate, "the old authority is dropped", json)
 
 
 @boot.command
@@ -328,6 +323,12 @@ def revoke_image(
 
 async def _revoke(connection: Connection, image: str) -> None:
     await (await RevocationStore.open(connection)).revoke(image, datetime.now(UTC))
+
+
+def _all_to_copy(estate: EstateFolder, state: str, as_json: bool) -> int:
+    places = _folders(estate, *estate.places())
+    _tell(_to_copy(state, places), places, as_json=as_json)
+    return DONE
 
 
 def _shown(estate: EstateFolder) -> Shown:
