@@ -10,7 +10,7 @@ FIGURE ?=
 PART ?=
 MACHINES ?=
 REPORT ?=
-WORKERS ?= 2
+WORKERS ?= 3
 BENCH = $(BIN)/python -m bench $(if $(MACHINES),--machines $(MACHINES)) $(if $(REPORT),--report $(REPORT))
 
 help: ## list the commands

@@ -75,7 +75,7 @@ def parts(token: str) -> tuple[str, BootCredential, bytes]:
         raise CredentialRefused("malformed")
     try:
         return f"{mark}.{said}", _credential.decode(_bytes(said)), _bytes(signature)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise CredentialRefused("malformed") from None
 
 

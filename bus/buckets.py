@@ -85,16 +85,31 @@ _FORGOTTEN: Final = 2.0
 of those that were read anew would be left of each, and a stream has 1,000 consumers at most."""
 
 
+class OwnBucketError(nats.errors.Error):
+    """A site has a bucket of its own where it should have the hub's: from when it stood alone.
+
+    No stream becomes a mirror, and what was said here, such as which boot images are revoked, must
+    not vanish unseen: so an operator has to do it, and no service needs the right to delete one.
+    """
+
+    def __init__(self, bucket: str) -> None:
+        super().__init__(
+            f"{bucket} was made here before this site had a hub, and is not the hub's. Say at the "
+            f"hub what it holds (site register, pki boot revoke, options --estate), then delete "
+            f"the stream KV_{bucket} here, or its folder while the bus is down"
+        )
+
+
 async def prepare(stream: JetStreamContext, *, hub: str | None = None, replicas: int = 1) -> None:
     """Makes every stream and bucket that is not there yet; what is there is left as it is.
 
     So many ``replicas`` of each are kept, each on a server of its own.
 
     With the JetStream domain of a ``hub``, what is of the whole estate is what the hub has: read
-    here also while the line is cut, and written nowhere but there. A bucket of our own that stands
-    in its place goes.
+    here also while the line is cut, and written nowhere but there.
 
     Raises:
+        OwnBucketError: a bucket of our own stands where the hub's should.
         nats.errors.Error: the bus does not answer, or has fewer servers than ``replicas``.
     """
     for config in _STREAMS:
@@ -125,9 +140,9 @@ async def _mirror(
     except nats.js.errors.NotFoundError:
         pass
     else:
-        if there.mirror:
-            return
-        await stream.delete_stream(name)
+        if there.mirror is None:
+            raise OwnBucketError(bucket.bucket)
+        return
     config = StreamConfig(
         name=name,
         description=bucket.description,

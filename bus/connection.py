@@ -17,9 +17,10 @@ from nats.protocol.parser import STALE_CONNECTION
 from bus import subjects
 from bus.contract import Endpoint, FromMachine
 from bus.door import Door, DoorError, addresses_in, boot_credential, distrust, refusal
-from bus.line import Line
+from bus.line import Line, Reader
 from bus.messages import encode
 from bus.problems import CODE_HEADER, from_wire
+from bus.waiting import end
 
 if TYPE_CHECKING:
     from bus.credentials import Credentials
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
 _FIRST_DELAY: Final = 0.1
 _LONGEST_DELAY: Final = 5.0
 _CONNECT_TIMEOUT: Final = 4
-"""Seconds for each step; a server asks the auth service for 3 at most."""
+"""Seconds for each step; a server of an estate waits for the auth service for 3."""
 _SILENCE: Final = 10
 """Seconds between pings; a server that misses two is taken for gone."""
+_HEADERS: Final = 16_384
+"""Bytes of a message's headers that are read, at most; services send each other a few hundred."""
 _SETTLED: Final = 10.0
 """Seconds after which a connection counts as one that holds."""
 _IS_WEB: Final = frozenset({"ws", "wss"})
@@ -60,6 +63,9 @@ class Connection(Client):
     nobody waits any longer: a ``flush`` that was given up. And what it does beside publishing a
     question costs as much again as the question itself, half of it for names that nobody guesses.
 
+    Whatever a client sends, this connection goes on: nats-py would read nothing more after headers
+    or a reply subject that it cannot read, which are the sender's to choose.
+
     Whatever a server says as it hangs up, this connection comes again: nats-py would end for good
     when credentials expire. And it asks a server for encryption where the address does; nats-py
     would leave that to the server.
@@ -67,6 +73,7 @@ class Connection(Client):
 
     def __init__(self, door: Door = Door()) -> None:
         super().__init__()
+        self._ps = Reader(self)
         self.door: Final = door
         self._shown: Credentials | None = None
         self._on_reconnect: list[Callable[[], None]] = []
@@ -136,16 +143,24 @@ class Connection(Client):
     async def close(self) -> None:
         """Closes for good; what could not be sent, the line being down, is dropped.
 
-        nats-py would write it to the lost connection and fail.
+        nats-py would write it to the lost connection and fail; and it would not wait for the end of
+        an attempt to come back, which might still succeed then.
         """
-        if not self.is_connected:
-            self._pending = []
-            self._pending_data_size = 0
-        with contextlib.suppress(OSError):
-            await super().close()
+        coming_back = self._reconnection_task
+        try:
+            if coming_back and coming_back is not asyncio.current_task():
+                await end(coming_back)
+            if not self.is_connected:
+                self._pending = []
+                self._pending_data_size = 0
+            with contextlib.suppress(OSError):
+                await super().close()
+        finally:
+            # Whoever does not wait for the end leaves no line open either.
+            self.give_up()
 
     def give_up(self) -> None:
-        """Ends the line of a connection that was not made."""
+        """Ends the line at once, as of a connection that was not made."""
         if isinstance(self._transport, Line):
             self._transport.abort()
 
@@ -184,6 +199,24 @@ class Connection(Client):
             raise nats.errors.TimeoutError from None
         finally:
             self._resp_map.pop(token, None)
+
+    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
+        if not headers or len(headers) > _HEADERS:
+            return None
+        try:
+            return await super()._process_headers(headers)
+        except (ValueError, IndexError):
+            return None
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg | None:
+        try:
+            message: Msg = super()._build_message(sid, subject, reply, data, headers)
+        except UnicodeDecodeError:
+            # Nobody listens there for an answer.
+            return None
+        return message
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         self._pongs.append(future or asyncio.get_running_loop().create_future())

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _ENCRYPTED: Final = frozenset({"tls", "wss"})
 _AT_ONCE: Final = 1.5
-"""Seconds in which the auth service answers, where there is one; a server waits for it for 2."""
+"""Seconds in which the auth service answers, where there is one; a server waits for 2 or more."""
 _LONGEST: Final = 16_384
 """Bytes of a boot credential; one is a few hundred."""
 

@@ -6,6 +6,7 @@ site is taken from it, so that no site can speak for another.
 """
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Final
 
 import nats.js.errors
@@ -17,7 +18,11 @@ from bus.buckets import prepare_hub
 
 DOMAIN: Final = "hub"
 """The JetStream domain of the hub; that of a site is called as the site."""
-_MAX_AGE: Final = 90 * 86_400.0
+KEPT: Final = timedelta(days=90)
+"""How long the hub keeps an event."""
+_FIRST: Final = 1
+"""Where a source begins of which the hub has no event. Unless it is told, NATS begins at the time
+of the hub's newest event once the hub's oldest have gone: what waited at the site would be lost."""
 
 
 async def prepare(stream: JetStreamContext, sites: Iterable[str], replicas: int = 1) -> None:
@@ -36,8 +41,9 @@ async def prepare(stream: JetStreamContext, sites: Iterable[str], replicas: int 
     except nats.js.errors.NotFoundError:
         await stream.add_stream(wanted)
         return
-    if _sites(there) != _sites(wanted) or there.num_replicas != replicas:
-        await stream.update_stream(wanted)
+    if _sources(there) != _sources(wanted) or there.num_replicas != replicas:
+        # All else may be an operator's wish, such as to keep events for longer.
+        await stream.update_stream(there.evolve(sources=wanted.sources, num_replicas=replicas))
 
 
 def _events(sites: Iterable[str], replicas: int) -> StreamConfig:
@@ -47,7 +53,7 @@ def _events(sites: Iterable[str], replicas: int) -> StreamConfig:
         subjects=[subjects.event(subjects.ESTATE)],
         description="What happened at all sites",
         storage=StorageType.FILE,
-        max_age=_MAX_AGE,
+        max_age=KEPT.total_seconds(),
         num_replicas=replicas,
         sources=[_source(site) for site in sorted(set(sites))],
     )
@@ -56,10 +62,11 @@ def _events(sites: Iterable[str], replicas: int) -> StreamConfig:
 def _source(site: str) -> StreamSource:
     return StreamSource(
         name=subjects.EVENTS,
+        opt_start_seq=_FIRST,
         filter_subject=subjects.event(site),
         external=ExternalStream(api=f"$JS.{site}.API"),
     )
 
 
-def _sites(config: StreamConfig) -> set[str | None]:
-    return {source.filter_subject for source in config.sources or []}
+def _sources(config: StreamConfig) -> set[tuple[str | None, int | None]]:
+    return {(source.filter_subject, source.opt_start_seq) for source in config.sources or []}

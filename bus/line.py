@@ -1,4 +1,4 @@
-"""A line to a server of the bus that ends when it should, encrypted or not."""
+"""A line to a server of the bus: it ends when it should, and whatever comes by it can be read."""
 
 import asyncio
 import contextlib
@@ -8,9 +8,14 @@ from urllib.parse import ParseResult
 
 from nats.aio.client import PING_OP, PONG_PROTO
 from nats.aio.transport import TcpTransport
+from nats.errors import ProtocolError
+from nats.protocol.parser import AWAITING_CONTROL_LINE, MAX_CONTROL_LINE_SIZE, Parser
 
 _FAREWELL: Final = 1.0
 """Seconds in which a line must have ended; Python waits 30 for a dead server's word of parting."""
+_MISTAKEN: Final = b"\v\f"
+"""White space to nats-py, and not to a server."""
+_READABLE: Final = bytes.maketrans(_MISTAKEN, b"??")
 
 
 class Line(TcpTransport):
@@ -95,3 +100,35 @@ class Line(TcpTransport):
 
     def _told(self, what: str) -> object:
         return None if self._io_writer is None else self._io_writer.get_extra_info(what)
+
+
+class Reader(Parser):
+    """nats-py's own, which a client can stop by where it wants its answer.
+
+    Any character but a space or a tab may stand in a subject for a server. nats-py takes two more
+    for white space; then it knows the line for none of the protocol, and hangs up, or waits for the
+    rest of it for ever.
+    """
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Takes what was read.
+
+        Raises:
+            ProtocolError: it is none of a server's.
+        """
+        self.buf.extend(data)
+        while True:
+            try:
+                await super().parse()
+            except ProtocolError:
+                if not self._mended():
+                    raise
+            else:
+                is_long = len(self.buf) >= MAX_CONTROL_LINE_SIZE
+                if not (is_long and self.state == AWAITING_CONTROL_LINE and self._mended()):
+                    return
+
+    def _mended(self) -> bool:
+        line, end, _ = self.buf.partition(b"\r\n")
+        self.buf[: len(line)] = line.translate(_READABLE)
+        return bool(end) and any(each in line for each in _MISTAKEN)

@@ -11,8 +11,10 @@ import contextlib
 import re
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, TypedDict, TypeVar
 
 import nats.errors
@@ -34,6 +36,8 @@ Answered = TypeVar("Answered")
 
 LIMIT: Final = 2000
 """How many questions one copy of a service answers side by side."""
+OF_EACH: Final = 100
+"""How many of them are one machine's where nobody is trusted; a boot client asks one at a time."""
 RETRY_AFTER: Final = 0.5
 """Seconds after which a caller that was turned away should ask again."""
 LEAVE_TIMEOUT: Final = 20.0
@@ -164,7 +168,8 @@ class Service:
         ``limit`` bounds the questions answered side by side; while ``detailed`` says so, each
         question is logged; ``observe`` is told of each one that has been answered. With ``strict``
         an answer goes to the inbox of the machine that asks, or nowhere: else whoever may ask could
-        have the service write to any subject that it may write to itself.
+        have the service write to any subject that it may write to itself. And none has more than
+        its part of the bound.
         """
         if not _NAME.match(name):
             raise ValueError(f"{name!r} is no service name (ADR-32: letters, digits, _ and -)")
@@ -186,6 +191,7 @@ class Service:
         self._asked: list[Subscription] = []
         self._watched: list[Subscription] = []
         self._running: set[asyncio.Task[None]] = set()
+        self._of_each: defaultdict[str, int] = defaultdict(int)
         self._log = structlog.get_logger(name).bind(site=site, service=name, instance=self.id)
 
     @property
@@ -223,13 +229,15 @@ class Service:
                 answer: Answer | bytes | Problem = question
             elif at_once and (ready := self._ready(at_once, question)) is not None:
                 answer = ready
-            elif len(self._running) >= self._limit:
+            elif self._has_enough(question[1].machine):
                 answer = _OVERLOADED
             else:
+                machine = question[1].machine
                 work = self._handle(handler, question, stats, message, began)
                 task = asyncio.create_task(work)
                 self._running.add(task)
-                task.add_done_callback(self._running.discard)
+                self._of_each[machine] += 1
+                task.add_done_callback(partial(self._ended, machine))
                 return
             await self._answer(stats, message, began, answer)
 
@@ -271,6 +279,18 @@ class Service:
         if self._connection.is_connected:
             with contextlib.suppress(nats.errors.Error):
                 await self._connection.flush()
+
+    def _has_enough(self, machine: str) -> bool:
+        """Whether this is not the time for one more question of this machine."""
+        if len(self._running) >= self._limit:
+            return True
+        return self._strict and self._of_each.get(machine, 0) >= OF_EACH
+
+    def _ended(self, machine: str, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._of_each[machine] -= 1
+        if not self._of_each[machine]:
+            del self._of_each[machine]
 
     def _question(
         self, endpoint: Endpoint[Asked, Answered], message: Msg

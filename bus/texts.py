@@ -63,10 +63,12 @@ TEXTS: Final[dict[str, str]] = {
     "trouble_certificate_wrong_name": "The server's certificate is for another name than "
     "{message}. Use the name that is in it, or ask an operator to add this one.",
     "trouble_door": "The server does not let this computer in: its boot medium may be revoked, or "
-    "of another estate. Make the medium anew.",
+    "of another estate, or the server's clock is wrong. Make the medium anew.",
     "trouble_door_crowded": "The server takes no more computers now. It is tried again by itself.",
     "trouble_door_slow": "The server could not find out in time whether this computer may come in. "
-    "Is the auth service up?",
+    "Is the auth service up? Or do too many come at once? It is tried again by itself.",
+    "trouble_boot_none": "The server lets in only who has a boot credential, and this boot medium "
+    "has none. Make the medium anew with one.",
     "trouble_boot_expired": "The credential of this boot medium has expired: it is {message} here. "
     "Make the medium anew, or set this clock if it is wrong.",
     "trouble_boot_not_yet_valid": "The credential of this boot medium is not valid yet: it is "

@@ -9,7 +9,7 @@ from bus.access import EVERYTHING
 from cli.engines import deployment_server
 from cli.fail import CommandError, WrongUseError
 from engine.errors import EngineUnavailable
-from engine.finding import find
+from engine.finding import EngineError, find
 from engine.menu_rows import Wanted
 from engine.protocol import Engine, JobTrees
 from engine.tree import Job, JobTree, one_line
@@ -70,15 +70,18 @@ async def asked(source: Source, question: Callable[[Engine], Awaitable[_T]]) -> 
         if source.file is not None:
             raise
         raise NoDatabaseError(str(error)) from error
-    engine = found.open(source.site)
+    try:
+        engine = found.open(source.site)
+    except EngineError as error:
+        raise NoDatabaseError(f"{error}.") from error
     try:
         return await question(engine)
     except CommandError:
         raise
     except EngineUnavailable as error:
-        raise NoDatabaseError(f"The database cannot be reached: {error.reason}") from error
+        raise NoDatabaseError(f"The deployment server cannot be reached: {error.reason}") from error
     except Exception as error:
-        raise NoDatabaseError(f"The database refuses: {error}") from error
+        raise NoDatabaseError(f"The deployment server refuses: {error}") from error
     finally:
         await engine.close()
 

@@ -26,7 +26,7 @@ from cli.fail import WRONG, WrongUseError
 from cli.reaching import NotReachedError, reach
 from cli.target import Address, Target, find
 from engine.errors import EngineUnavailable
-from engine.finding import Found, named
+from engine.finding import EngineError, Found, named
 from engine.finding import find as find_engine
 from engine.menu_rows import Wanted
 from engine.tree import JobTree
@@ -341,7 +341,10 @@ async def _examine_database(
 async def _examine_engine(found: Found, options: Options) -> list[Finding]:
     """What every engine can tell; how it keeps jobs and computers is known to it alone."""
     check = f"engine {found.name}"
-    engine = found.open("doctor")
+    try:
+        engine = found.open("doctor")
+    except EngineError as error:
+        return [Finding(check=check, state="fail", text="it cannot be used", cure=f"{error}.")]
     try:
         rows = await engine.menu_rows(Wanted(options.tag))
     except Exception as error:  # noqa: BLE001 (whatever it is, the jobs cannot be read)

@@ -62,7 +62,7 @@ class Place(NamedTuple):
     store: OptionStore
     site: str
     estate: Mapping[str, bytes]
-    """What the estate has set, where it is a site's."""
+    """What the estate has set besides."""
 
     async def read(self) -> dict[str, bytes]:
         """What is set there."""
@@ -75,10 +75,11 @@ class Place(NamedTuple):
 
 async def _place(connection: Connection, address: Address, whose: Whose | None) -> Place:
     layer = whose.layer if whose else None
-    if layer is not None:
-        return Place(await OptionStore.of_estate(connection, layer), subjects.ESTATE, {})
     _, estate = await read_layers(connection, address.site)
-    return Place(await OptionStore.open(connection, address.site), address.site, estate)
+    if layer is None:
+        return Place(await OptionStore.open(connection, address.site), address.site, estate)
+    others = {key: value for key, value in estate.items() if not key.startswith(f"{layer}.")}
+    return Place(await OptionStore.of_estate(connection, layer), subjects.ESTATE, others)
 
 
 _CLEAR_TEXT: Final = "send_domain_passwords_in_clear_text"
@@ -122,7 +123,7 @@ def show(
     if json:
         sys.stdout.write(msgspec.json.encode(rows).decode() + "\n")
     else:
-        sys.stdout.write(_table(rows, own, estate))
+        sys.stdout.write(_table(rows, own, estate, whose.layer if whose else None))
     for complaint in complaints:
         sys.stderr.write(f"cannot be used and is at its default: {complaint}\n")
     return 1 if complaints else 0
@@ -188,7 +189,7 @@ def reset(name: str, *, target: Target | None = None, whose: Whose | None = None
     if name not in options.names():
         raise WrongUseError(f"There is no option {name!r}.")
 
-    async def write(connection: Connection) -> str:
+    async def write(connection: Connection) -> Place:
         place = await _place(connection, address, whose)
         values = await place.read()
         if name in values:
@@ -196,10 +197,11 @@ def reset(name: str, *, target: Target | None = None, whose: Whose | None = None
             _require_sense(name, place.in_force(after))
             await place.store.reset(name)
             await _record(connection, place, name, values, after)
-        return place.site
+        return place
 
-    site = talk(address, write)
-    sys.stdout.write(f"{site}: {name} is at its default\n")
+    place = talk(address, write)
+    now = "what the estate says" if name in place.in_force({}) else "at its default"
+    sys.stdout.write(f"{place.site}: {name} is {now}\n")
     return 0
 
 
@@ -325,7 +327,7 @@ async def _record(
         return
     was, value = (
         _plain(msgspec.json.encode(_rows(options.assemble(values)[0], with_texts=True)[name]))
-        for values in (before, after)
+        for values in map(place.in_force, (before, after))
     )
     await record(connection, place.site, "option_changed", option=name, value=value, was=was)
 
@@ -335,7 +337,7 @@ async def _warn(connection: Connection, place: Place, changed: Mapping[str, byte
     for name in changed:
         if f"{options.ENFORCED}.{name}" in place.estate:
             sys.stderr.write(
-                f"{name} is enforced by the estate, so what this site says does not count; see "
+                f"{name} is enforced by the estate, so what is said here does not count; see "
                 "there: imageinvoker options show --enforced --server HUB\n"
             )
     if changed.get(_CLEAR_TEXT) == b"true":
@@ -390,7 +392,12 @@ def _rows(current: options.Options, *, with_texts: bool) -> dict[str, object]:
     return dict(fields)
 
 
-def _table(rows: dict[str, object], own: Mapping[str, bytes], estate: Mapping[str, bytes]) -> str:
+def _table(
+    rows: dict[str, object],
+    own: Mapping[str, bytes],
+    estate: Mapping[str, bytes],
+    layer: str | None,
+) -> str:
     shown = {name: _plain(msgspec.json.encode(value)) for name, value in rows.items()}
     width = max(map(len, shown))
     value_width = min(32, max(map(len, shown.values())))
@@ -399,10 +406,16 @@ def _table(rows: dict[str, object], own: Mapping[str, bytes], estate: Mapping[st
         f"{options.meaning(name)}".rstrip()
         for name, value in shown.items()
     ]
-    legend = ["* set"]
-    if estate:
-        legend.append("e the estate's, since nothing is set here; ! enforced by the estate")
-    return "\n".join(lines) + f"\n\n{'; '.join(legend)}; the others are at their defaults\n"
+    return "\n".join(lines) + f"\n\n{_legend(layer, among_others=bool(estate))}\n"
+
+
+def _legend(layer: str | None, *, among_others: bool) -> str:
+    if layer == options.ENFORCED:
+        return "* set for all sites, whatever they say; nothing is said here of the others"
+    if layer:
+        return "* set for all sites that say nothing; nothing is said here of the others"
+    of_estate = "e the estate's, since nothing is set here; ! enforced by the estate; "
+    return f"* set; {of_estate if among_others else ''}the others are at their defaults"
 
 
 def _mark(name: str, own: Mapping[str, bytes], estate: Mapping[str, bytes]) -> str:

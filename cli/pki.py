@@ -13,13 +13,14 @@ from bus.connection import Connection
 from bus.messages import Time
 from bus.revocations import RevocationStore
 from cli.estate_folder import AsJson, Folder, complaints, opened, place_of, several
-from cli.fail import DONE
+from cli.fail import DONE, WrongUseError
 from cli.running import talk
 from cli.target import Target, find
-from estate import certificates, files
-from estate.folder import BOOT_DAYS, EstateFolder, hub_servers
+from estate import certificates, files, images
+from estate.folder import EstateFolder
 from estate.nats_conf import INSTALLED, STORED, Place
 from estate.permissions import HUB
+from estate.wishes import hub_servers
 
 app = App(
     name="pki",
@@ -27,6 +28,8 @@ app = App(
 )
 boot = App(name="boot", help="Credentials of boot images: what lets their machines on the bus.")
 app.command(boot)
+authority = App(name="authority", help="The authority that all certificates of the estate are of.")
+app.command(authority)
 
 _STANDARD: Final = "-"
 
@@ -177,12 +180,49 @@ def revoke(site: str, credential: str, *, folder: Folder = None, json: AsJson = 
     return DONE
 
 
+@authority.command(name="renew")
+def renew_authority(*, folder: Folder = None, json: AsJson = False) -> int:
+    """Have a new authority sign all certificates; the old one is believed until it is dropped.
+
+    Nothing is interrupted: whoever knows the old one alone believes what the new one has signed,
+    since each server shows that the old one stands for the new one.
+
+    Example: imageinvoker pki authority renew
+
+    Parameters
+    ----------
+    json
+        For programs: a list of the folders to copy.
+    """
+    with opened(folder) as estate:
+        estate.renew_authority()
+        return _all_to_copy(estate, "there is a new authority, and the old one is believed", json)
+
+
+@authority.command(name="drop")
+def drop_authority(*, folder: Folder = None, json: AsJson = False) -> int:
+    """Drop the old authority, after every server and boot image has the ca.pem of the new one.
+
+    What knows the old one alone reaches no bus from then on.
+
+    Example: imageinvoker pki authority drop
+
+    Parameters
+    ----------
+    json
+        For programs: a list of the folders to copy.
+    """
+    with opened(folder) as estate:
+        estate.drop_authority()
+        return _all_to_copy(estate, "the old authority is dropped", json)
+
+
 @boot.command
 def issue(
     image: str,
     *,
     out: Annotated[Path, Parameter(allow_leading_hyphen=True)],
-    days: int = BOOT_DAYS,
+    days: int = images.LASTS,
     folder: Folder = None,
 ) -> int:
     """Issue the credential of a boot image; it is a secret, and belongs into that image alone.
@@ -202,6 +242,8 @@ def issue(
     days
         How long it is good.
     """
+    if out.exists() and not out.is_file() and str(out) != _STANDARD:
+        raise WrongUseError(f"{out} is there already, and no file; name another (--out FILE).")
     with opened(folder) as estate:
         token = estate.issue_boot(image, days)
         if str(out) == _STANDARD:
@@ -224,7 +266,7 @@ def list_(*, folder: Folder = None, json: AsJson = False) -> int:
         For programs: a list of images.
     """
     with opened(folder) as estate:
-        images = estate.record.images
+        known = estate.record.images
     lines = [
         f"{each.image}  "
         + (
@@ -233,10 +275,10 @@ def list_(*, folder: Folder = None, json: AsJson = False) -> int:
             else f"ends {each.expires_at:%Y-%m-%d}"
         )
         + "\n"
-        for each in images
+        for each in known
     ]
     text = "".join(lines) or "no image has a credential: imageinvoker pki boot issue IMAGE\n"
-    _tell(text, images, as_json=json)
+    _tell(text, known, as_json=json)
     return DONE
 
 
@@ -283,9 +325,15 @@ async def _revoke(connection: Connection, image: str) -> None:
     await (await RevocationStore.open(connection)).revoke(image, datetime.now(UTC))
 
 
+def _all_to_copy(estate: EstateFolder, state: str, as_json: bool) -> int:
+    places = _folders(estate, *estate.places())
+    _tell(_to_copy(state, places), places, as_json=as_json)
+    return DONE
+
+
 def _shown(estate: EstateFolder) -> Shown:
     record = estate.record
-    authority = files.read(estate.folder / "ca.pem")
+    known = estate.authorities()
     issued = {site.name: site.credentials for site in record.sites}
     if record.hub.servers:
         issued[HUB] = record.hub.credentials
@@ -297,7 +345,10 @@ def _shown(estate: EstateFolder) -> Shown:
         hub=tuple(each.address for each in record.hub.servers),
         sites=tuple(site.name for site in record.sites),
         certificates=(
-            _certificate("estate", "authority", authority),
+            *(
+                _certificate("estate", what, each)
+                for what, each in zip(("authority", "old authority"), known, strict=False)
+            ),
             *(
                 _certificate(place, folder.name, files.read(folder / "tls" / "server.pem"))
                 for place, folders in estate.places().items()

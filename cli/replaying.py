@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 from nats.aio.msg import Msg
 
+from bus import subjects
 from bus.connection import Connection
 from bus.events import EventLog, NotKeptError
 from bus.messages import Outcome, Request, Schedule, decoder
@@ -21,6 +22,7 @@ from services.scheduler.intake import digest_of
 
 _PATIENCE: Final = 5.0
 """Seconds that outcomes are waited for, after the last request is on disk."""
+_HEARS: Final = subjects.inbox("replay")
 _REPLAYS: Final = uuid.UUID("0b0b4f3e-6f0f-5d0a-9a0e-5a4d7c1f2e61")
 """The namespace of the ids of replays."""
 
@@ -78,7 +80,8 @@ async def replay(connection: Connection, site: str, orders: Sequence[Order]) -> 
     events = EventLog(connection, site)
     heard: dict[str, Outcome] = {}
     all_heard = asyncio.Event()
-    inbox = connection.new_inbox()
+    # Not the inbox of other answers: there, the scheduler may tell nobody anything unasked.
+    inbox = f"{_HEARS}.{uuid.uuid4().hex}"
 
     async def hear(message: Msg) -> None:
         outcome = _outcome.decode(message.data)

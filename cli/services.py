@@ -11,6 +11,7 @@ from bus.buckets import prepare
 from cli.engines import EngineName, deployment_server
 from cli.fail import DONE, WrongUseError
 from cli.target import Address, Target, find
+from engine.finding import EngineError
 from services.log_files import LogFolderError
 from services.metrics import AddressError
 from services.running import Prepare, Program, run
@@ -157,6 +158,6 @@ def serve(
             address.door,
             prepare,
         )
-    except (AddressError, LogFolderError) as error:
+    except (AddressError, LogFolderError, EngineError) as error:
         raise WrongUseError(str(error)) from error
     return DONE

@@ -1,7 +1,7 @@
 """`imageinvoker site`: the sites of an estate, and what is to be copied to each."""
 
-import shutil
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import App, Parameter
 from msgspec import Struct
+from msgspec.structs import replace
 
 from bus.connection import Connection
 from bus.messages import Time
@@ -19,14 +20,16 @@ from cli.fail import DONE, CommandError, WrongUseError
 from cli.running import talk
 from cli.target import Target, find
 from estate import files
-from estate.errors import BrokenError, UnknownError
-from estate.folder import EstateFolder, Wish
-from estate.nats_conf import INSTALLED, STORED, Place
+from estate.errors import BrokenError
+from estate.folder import EstateFolder
+from estate.nats_conf import CLIENT_PORT, HEALTH_PORT, INSTALLED, STORED, Place
+from estate.permissions import HUB
 from estate.records import Site, registry_decoder
+from estate.wishes import Wish
 
 app = App(
     name="site",
-    help="Add sites to an estate, and see those that there are; `imageinvoker pki` begins one.",
+    help="Add, see, change and remove the sites of an estate; `imageinvoker pki` begins one.",
 )
 
 
@@ -47,7 +50,8 @@ def add(
     address: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)],
     subnet: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     nested: Annotated[bool, Parameter(negative="")] = False,
-    server_port: int = 4222,
+    server_port: int = CLIENT_PORT,
+    health_port: int = HEALTH_PORT,
     install: str = INSTALLED,
     store: str = STORED,
     out: Path | None = None,
@@ -77,6 +81,8 @@ def add(
         A subnet may lie within another site's, or around one: the smaller one counts.
     server_port
         Where the site's bus listens.
+    health_port
+        Where its health and figures are shown, on 127.0.0.1 only.
     install
         The folder on the site's server that all is copied to.
     store
@@ -92,11 +98,16 @@ def add(
         name=name,
         addresses=several(address),
         subnets=several(subnet),
-        place=Place(folder=install.rstrip("/") or "/", store=store, port=server_port),
+        place=Place(
+            folder=install.rstrip("/") or "/",
+            store=store,
+            port=server_port,
+            watch=f"127.0.0.1:{health_port}",
+        ),
     )
     with opened(folder) as estate:
         added = estate.add_site(wish, nested=nested)
-        shown = _shown(estate, _site(estate, name))
+        shown = _shown(estate, estate.site(name))
         if out:
             _copy(estate.site_folder(name), out)
     ready = out.absolute() if out else shown.folder
@@ -141,7 +152,7 @@ def show(name: str, *, folder: Folder = None, json: AsJson = False) -> int:
         For programs: an object of the site.
     """
     with opened(folder) as estate:
-        shown = _shown(estate, _site(estate, name))
+        shown = _shown(estate, estate.site(name))
     lines = {
         "site": shown.name,
         "bus": ", ".join(shown.servers),
@@ -154,13 +165,124 @@ def show(name: str, *, folder: Folder = None, json: AsJson = False) -> int:
 
 
 @app.command
+def change(
+    name: str,
+    *,
+    address: Annotated[tuple[str, ...] | None, Parameter(negative="")] = None,
+    subnet: Annotated[tuple[str, ...] | None, Parameter(negative="")] = None,
+    nested: Annotated[bool, Parameter(negative="")] = False,
+    folder: Folder = None,
+    json: AsJson = False,
+) -> int:
+    """Give a site other addresses or subnets: those that are said, in place of those that it had.
+
+    With other addresses, its server gets another certificate. All else stays as it is.
+
+    Examples:
+
+        imageinvoker site change campus --address bus.campus.example,192.0.2.11
+
+        imageinvoker site change campus --subnet 10.1.0.0/16,10.7.0.0/16
+
+        imageinvoker site change campus --subnet ''
+
+    Parameters
+    ----------
+    name
+        The site.
+    address
+        All names and addresses at which its bus is reached.
+    subnet
+        All networks whose machines are at this site; '' for none.
+    nested
+        A subnet may lie within another site's, or around one: the smaller one counts.
+    json
+        For programs: an object of the site.
+    """
+    if address is None and subnet is None:
+        raise WrongUseError("What is to be changed? --address HOST, --subnet NETWORK")
+    with opened(folder) as estate:
+        before = estate.site(name)
+        changed = estate.change_site(
+            name,
+            addresses=None if address is None else several(address),
+            subnets=None if subnet is None else several(subnet),
+            nested=nested,
+        )
+        site = estate.site(name)
+        shown = _shown(estate, site)
+        has_hub = bool(estate.record.hub.servers)
+    todo: list[str] = []
+    if site.addresses != before.addresses:
+        todo.append(f"copy {shown.folder} to its server, and have it reload (README there)")
+    if changed:
+        todo.append(_register_at(has_hub))
+    state = "is changed" if changed else "is so already; nothing was changed"
+    _tell(_sentences(f"{name} {state}", todo), shown, as_json=json)
+    return DONE
+
+
+@app.command
+def remove(
+    name: str,
+    *,
+    yes: Annotated[bool, Parameter(negative="")] = False,
+    folder: Folder = None,
+    json: AsJson = False,
+) -> int:
+    """Remove a site: its keys, what is to be copied there, and its line to the hub.
+
+    What runs at the site goes on there, alone, until it is ended. The name may be given to another.
+
+    Examples:
+
+        imageinvoker site remove campus
+
+        imageinvoker site remove campus --yes
+
+    Parameters
+    ----------
+    name
+        The site.
+    yes
+        Do not ask.
+    json
+        For programs: an object of the name, and of the folders of the hub to copy.
+    """
+    if not yes:
+        # Not within what follows: meanwhile, other commands need not wait.
+        with opened(folder) as estate:
+            asked = estate.record.name if estate.record.site(name) else None
+        if asked:
+            _ask(name, asked)
+    with opened(folder) as estate:
+        removed = estate.remove_site(name)
+        hub = [str(each) for each in estate.places().get(HUB, ())]
+    todo = [
+        *(f"copy {each} to the server of the hub, and have it reload (README there)"
+            for each in hub),
+        _register_at(bool(hub)),
+        "at the site, end the services and the bus, and delete what was copied there",
+    ]  # fmt: skip
+    state = "is removed, and so are its keys" if removed else "was removed already"
+    told = {"name": name, "removed": removed, "hub": hub}
+    _tell(_sentences(f"{name} {state}", todo), told, as_json=json)
+    return DONE
+
+
+@app.command
 def register(file: Path, *, target: Target | None = None, json: AsJson = False) -> int:
     """Tell a bus of all sites of the estate, and of the boot images that are revoked.
 
     At an estate with a hub this is done there, and every site has it from the hub; else at each
-    site. Said again, it brings what is new.
+    site. Said again, it brings what is new, and forgets sites that were removed.
 
-    Example: imageinvoker site register /etc/imageinvoker/registry.json
+    Examples:
+
+        imageinvoker site register /etc/imageinvoker/registry.json
+
+        imageinvoker site register registry.json --server tls://hub.example:4222 --ca ca.pem \
+--credentials operator.creds
 
     Parameters
     ----------
@@ -177,6 +299,15 @@ def register(file: Path, *, target: Target | None = None, json: AsJson = False) 
 
     async def write(connection: Connection) -> None:
         sites, images = await SiteStore.open(connection), await RevocationStore.open(connection)
+        for name in registry.removed:
+            await sites.remove(name)
+        # What one site gives up another may have got: first everybody gives up.
+        wanted = {each.name: each for each in registry.sites}
+        for known in await sites.read():
+            new = wanted.get(known.name, known)
+            kept = tuple(each for each in known.subnets if each in new.subnets)
+            if kept != known.subnets:
+                await sites.write(replace(known, subnets=kept))
         for entry in registry.sites:
             await sites.write(entry)
         for image in registry.revoked_images:
@@ -192,12 +323,25 @@ def register(file: Path, *, target: Target | None = None, json: AsJson = False) 
     return DONE
 
 
-def _site(estate: EstateFolder, name: str) -> Site:
-    site = estate.record.site(name)
-    if site is None:
-        known = ", ".join(each.name for each in estate.record.sites) or "there is none yet"
-        raise UnknownError(f"There is no site {name!r}: {known}")
-    return site
+def _ask(name: str, estate: str) -> None:
+    if not sys.stdin.isatty():
+        raise WrongUseError(f"Nobody can be asked here whether {name} is to go: say --yes.")
+    sys.stderr.write(
+        f"Remove the site {name} of the estate {estate}? Its keys cannot be made "
+        "again. Type its name: "
+    )
+    sys.stderr.flush()
+    if sys.stdin.readline().strip() != name:
+        raise WrongUseError("This is not its name; nothing was changed.")
+
+
+def _register_at(has_hub: bool) -> str:
+    where = "the hub" if has_hub else "each site"
+    return f"tell {where}: imageinvoker site register registry.json"
+
+
+def _sentences(state: str, todo: Sequence[str]) -> str:
+    return f"{state}\n" + "".join(f"  {each}\n" for each in todo)
 
 
 def _shown(estate: EstateFolder, site: Site) -> Shown:
@@ -211,14 +355,11 @@ def _shown(estate: EstateFolder, site: Site) -> Shown:
 
 
 def _copy(ready: Path, out: Path) -> None:
-    draft = out.with_name(f".{out.name}.new")
-    try:
-        if draft.exists():
-            shutil.rmtree(draft)
-        shutil.copytree(ready, draft)
-        draft.rename(out)
-    except OSError as error:
-        raise CommandError(f"{out} cannot be written: {error.strerror}") from error
+    # Not as it stands there: a stick may know neither modes nor owners.
+    copied = (each for each in ready.rglob("*") if each.is_file())
+    files.put_folder(
+        out.absolute(), {str(each.relative_to(ready)): files.read(each) for each in copied}
+    )
 
 
 def _tell(text: str, values: object, *, as_json: bool) -> None:

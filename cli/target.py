@@ -18,6 +18,13 @@ from cli.fail import WrongUseError
 OPERATOR: Final = "operator"
 """Whose credentials all commands show but those that run a service."""
 
+_Told = Literal["database", "history"]
+_FORMS: Final[dict[_Told, str]] = {
+    "database": "the ODBC connection string of the deployment server's database, or to the address "
+    "of another one by its engine (ENGINE:ADDRESS)",
+    "history": "an ODBC connection string",
+}
+
 
 @Parameter(name="*")
 @dataclass(frozen=True)
@@ -85,7 +92,8 @@ def find(target: Target | None, program: str = OPERATOR) -> Address:
 
 
 def database(file: Path | None, server: str | None = None) -> str:
-    """The ODBC connection string of the deployment server's database.
+    """Where the deployment server answers: the ODBC connection string of its database, or the
+    address that its engine asks for.
 
     It stands in a file, else in IMAGEINVOKER_DATABASE, never in an argument. Else it is the
     embedded site's, unless ``server`` is another bus than its own.
@@ -112,7 +120,7 @@ def _door(told: Target, program: str) -> Door:
     return Door(ca=Path(told.ca) if told.ca else None, credentials=credentials)
 
 
-def _told(name: Literal["database", "history"], file: Path | None, server: str | None) -> str:
+def _told(name: _Told, file: Path | None, server: str | None) -> str:
     variable = f"IMAGEINVOKER_{name.upper()}"
     if file:
         try:
@@ -126,8 +134,7 @@ def _told(name: Literal["database", "history"], file: Path | None, server: str |
             text = running.database if name == "database" else running.history
     if not text:
         raise WrongUseError(
-            f"Which {name}? Set {variable} to an ODBC connection string, or give "
-            f"--{name}-file with a file that holds it. (It may hold a password, so it is never "
-            "an argument.)"
+            f"Which {name}? Set {variable} to {_FORMS[name]}, or give --{name}-file with a file "
+            "that holds it. (It may hold a password, so it is never an argument.)"
         )
     return text

@@ -100,7 +100,7 @@ def _of_boot_credential(door: Door | None) -> str | None:
     from bus.boot_credential import why_refused  # noqa: PLC0415
 
     if door is None or door.boot is None:
-        return None
+        return "trouble_boot_none"
     try:
         reason = why_refused(boot_credential(door.boot.credential))
     except UnusableError:

@@ -34,15 +34,33 @@ class Found(Struct, frozen=True):
         return f"{type(self).__name__}({self.name!r})"
 
     def open(self, site: str, observe: Observer = lambda _step, _seconds, _well: None) -> Engine:
-        """The engine of this deployment server, for a site; to be called in an event loop."""
-        return self.make(self.address, site, observe)
+        """The engine of this deployment server, for a site; to be called in an event loop.
+
+        Raises:
+            EngineError: it cannot be made of this address, or what is made is no engine.
+        """
+        try:
+            made = self.make(self.address, site, observe)
+        except EngineError:
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever it is; what it says may hold the address)
+            raise EngineError(
+                f"The engine {self.name!r} cannot be made of the address that is told "
+                f"({type(error).__name__}): look at what it says of addresses"
+            ) from None
+        if not isinstance(made, Engine):
+            raise EngineError(
+                f"The engine {self.name!r} is none as this version wants it: install another "
+                "edition of the package that it is from"
+            )
+        return made
 
 
 def find(text: str) -> Found:
     """The engine that an address is for, which may stand before it.
 
     Raises:
-        EngineError: it is not installed, or cannot be loaded.
+        EngineError: it is not installed, or cannot be loaded, whatever goes wrong in its package.
     """
     name, address = named(text)
     return Found(name, address, _loaded(name))
@@ -84,8 +102,13 @@ def _loaded(name: str) -> Make:
         raise EngineError(f"Several packages offer the engine {name!r} ({places}): keep one")
     try:
         make: Make = offered[0].load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:
+        why = str(error) or type(error).__name__
         raise EngineError(
-            f"The engine {name!r} cannot be loaded ({error}): install what it needs"
+            f"The engine {name!r} cannot be loaded ({why}): install what it needs"
         ) from error
+    if not callable(make):
+        raise EngineError(
+            f"The engine {name!r} cannot be used: {offered[0].value} is no function that makes one"
+        )
     return make

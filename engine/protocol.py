@@ -17,7 +17,7 @@ How to write one stands in docs/engines.md, and tests/engine holds the tests tha
 
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from bus.machines import Identity
 from bus.messages import ComputerRef, Outcome, Request, Schedule
@@ -128,6 +128,7 @@ class JobRows(Protocol):
         ...
 
 
+@runtime_checkable
 class Engine(JobTrees, Orders, JobRows, Protocol):
     """A deployment server, for one site. It connects when it is first asked for something."""
 
@@ -150,5 +151,6 @@ Make = Callable[[str, str, Observer], Engine]
 
 It is what an entry point of the group ``imageinvoker.engines`` names. It is called in a running
 event loop and asks nobody anything: no service is kept from starting because a deployment server is
-away. An address may hold a secret, and so is never shown.
+away. An address may hold a secret, and so is never shown; one that can never be right is refused by
+`engine.finding.EngineError`, whose text is shown.
 """

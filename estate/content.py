@@ -91,6 +91,7 @@ def hub_configuration(estate: Estate, server: HubServer, keys: EstateKeys) -> Fi
         (
             *estate.hub.credentials,
             *(each for site in estate.sites for each in site.credentials if each.name == "leaf"),
+            *(each for site in estate.gone for each in site.credentials),
         )
     )
     others = (each for each in estate.hub.servers if each != server)
@@ -130,6 +131,7 @@ def site_constants(estate: Estate, site: Site, own: SiteKeys) -> Files:
             folder=folder,
             store=site.place.store,
             services=", ".join(SERVICES),
+            server=site.entry.servers[0],
         ).encode(),
     }
 
@@ -149,6 +151,7 @@ def hub_constants(estate: Estate, server: HubServer) -> Files:
         "README": _HUB_README.format(
             server=server.name,
             estate=estate.name,
+            url=f"tls://{at(server.address, place.port)}",
             folder=place.folder,
             store=place.store,
             leaf=server.leaf_port,
@@ -199,25 +202,42 @@ _SITE_README: Final = """\
 Site {site} of the estate {estate}. All of this folder is secret; copy it over a line you trust.
 
 1. On the site's server:  install -d -m 700 {folder} {store}
-2. Copy what is here to it:  rsync -a --chmod=D700,F600 ./ SERVER:{folder}/
+2. In this folder, copy what is here:  rsync -rpt --chmod=D700,F600 ./ SERVER:{folder}/
 3. Start the bus:  nats-server --config {folder}/nats.conf
-4. Start the services ({services}) with the variables of {folder}/environment.
+4. Start the services ({services}) with the variables of {folder}/environment, and with
+   IMAGEINVOKER_DATABASE and IMAGEINVOKER_HISTORY, which every site has its own of.
 5. Tell the hub of the new site; without a hub, this bus of all others:
    imageinvoker site register registry.json
 6. See that all is well:  imageinvoker doctor
 7. To boot images belong tls/ca.pem, and a credential of `imageinvoker pki boot issue IMAGE`.
-After `imageinvoker pki renew|revoke`: copy it again, then  nats-server --signal reload
+Whoever types 5 and 6 shows creds/operator.creds: at the server the variables of `environment` say
+so, elsewhere  --server {server} --credentials creds/operator.creds --ca tls/ca.pem
+
+After `imageinvoker pki` or `imageinvoker site` has made something new here: copy it again, then
+   nats-server --signal reload
 Nothing is interrupted by that: services read their new credentials by themselves.
+
+With the units of deploy/systemd, steps 3 and 4 are theirs, the bus reads anew what is copied by
+   systemctl reload imageinvoker-nats
+and services when they start again, one by one:  systemctl restart imageinvoker-menu  ...
 """
 _HUB_README: Final = """\
 Server {server} of the hub of the estate {estate}. All of this folder is secret.
 
 1. On the server:  install -d -m 700 {folder} {store}
-2. Copy what is here to it, over a line you trust:  rsync -a --chmod=D700,F600 ./ SERVER:{folder}/
+2. In this folder, copy what is here, over a line you trust:
+   rsync -rpt --chmod=D700,F600 ./ SERVER:{folder}/
 3. Start the bus:  nats-server --config {folder}/nats.conf
 4. Sites come in at port {leaf}, the other servers of the hub at {route}, operators at {port}.
-5. Start the estate's monitor with the variables of `environment`:  imageinvoker monitor --estate
-6. Tell the hub of the sites, after each `site add`:  imageinvoker site register registry.json
-7. Operators take creds/operator.creds and tls/ca.pem, and the variables of `environment`.
-After `imageinvoker pki renew|revoke`: copy it again, then  nats-server --signal reload
+5. Start the estate's monitor with the variables of {folder}/environment, and with
+   IMAGEINVOKER_HISTORY:  imageinvoker monitor --estate
+6. Tell the hub of the sites, after each `site add`, `change` and `remove`:
+   imageinvoker site register registry.json
+7. See what machines of a site are doing:  imageinvoker live --site NAME
+Operators take creds/operator.creds and tls/ca.pem. At the server the variables of `environment` say
+so, elsewhere  --server {url} --credentials operator.creds --ca ca.pem
+
+After `imageinvoker pki` or `imageinvoker site` has made something new here: copy it again, then
+   nats-server --signal reload
+With the units of deploy/systemd it is  systemctl reload imageinvoker-nats
 """

@@ -38,6 +38,7 @@ def write(file: Path, content: bytes | Credentials) -> None:
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
+        _settle(file.parent)
     except OSError as error:
         raise _broken(file, "written", error) from None
 
@@ -55,7 +56,7 @@ def read(file: Path) -> bytes:
 
 
 def put_folder(folder: Path, files: Mapping[str, bytes | Credentials]) -> None:
-    """Puts a folder of files there, whole or not at all; one that is there is replaced.
+    """Puts a folder of files there, whole or not at all; what was left half made goes before.
 
     Raises:
         BrokenError: it cannot be written.
@@ -68,6 +69,21 @@ def put_folder(folder: Path, files: Mapping[str, bytes | Credentials]) -> None:
                 shutil.rmtree(folder)
     except OSError as error:
         raise _broken(folder, "written", error) from None
+
+
+def remove_folder(folder: Path) -> bool:
+    """Removes a folder with all that is in it; whether it was there.
+
+    Raises:
+        BrokenError: it cannot be removed.
+    """
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise _broken(folder, "removed", error) from None
+    return True
 
 
 @contextlib.contextmanager
@@ -83,6 +99,7 @@ def begun(folder: Path) -> Iterator[Path]:
         try:
             yield draft
             draft.rename(folder)
+            _settle(folder.parent)
         finally:
             if draft.exists():
                 shutil.rmtree(draft)
@@ -104,6 +121,15 @@ def alone(folder: Path) -> Iterator[None]:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(handle)
+
+
+def _settle(folder: Path) -> None:
+    """Returns when the names in a folder are on the disk, too."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
     finally:
         os.close(handle)
 

@@ -5,8 +5,6 @@ Every change is decided and made in memory first. Then keys are kept, then what 
 again.
 """
 
-import ipaddress
-import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,31 +13,22 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from bus import subjects
-from bus.boot_credential import BootCredential, valid_image
-from bus.boot_signing import issue
 from bus.nkeys import KeyPair
-from bus.sites import SiteError, network
-from estate import certificates, content, files
+from estate import certificates, content, files, images
 from estate.accounts import EstateKeys, SiteKeys
-from estate.certificates import Pair
+from estate.certificates import Authority
 from estate.content import HUB_CREDENTIALS, SITE_CREDENTIALS, Files
 from estate.errors import (
-    BadAddressError,
-    BadNameError,
     EstateError,
     NameTakenError,
     NoEstateError,
     OtherEstateError,
-    SubnetError,
     UnknownError,
 )
 from estate.keyring import Keyring
-from estate.nats_conf import Place
 from estate.permissions import HUB
 from estate.records import (
     VERSION,
-    BootImage,
     Estate,
     Hub,
     HubServer,
@@ -49,26 +38,13 @@ from estate.records import (
     registry_of,
     revoked,
 )
+from estate.wishes import Wish, checked_site, require_estate
 
 CREDENTIALS_LAST: Final = timedelta(days=400)
-BOOT_DAYS: Final = 365
 
 _RECORD: Final = "estate.json"
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}\Z")
-_HOST: Final = re.compile(
-    r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*\Z"
-)
-_HUB_SIZES: Final = (0, 1, 3)
+_AUTHORITY: Final = "ca.pem"
 _THIS_MACHINE: Final = ("localhost", "127.0.0.1", "::1")
-
-
-class Wish(msgspec.Struct, frozen=True, kw_only=True):
-    """A site as an operator wants it."""
-
-    name: str
-    addresses: tuple[str, ...]
-    subnets: tuple[str, ...] = ()
-    place: Place = Place()
 
 
 class EstateFolder:
@@ -117,14 +93,7 @@ class EstateFolder:
             BadNameError, BadAddressError: the name is none, or so many servers are no hub.
             OtherEstateError: there is another estate, or something else, in the folder.
         """
-        if not _NAME.match(name):
-            raise BadNameError(f"{name!r} is no name of an estate: 1 to 32 of a-z, 0-9 and -")
-        if len(hub) not in _HUB_SIZES:
-            raise BadAddressError(
-                "A hub has one server or three: with two, the loss of either would stop it."
-            )
-        for server in hub:
-            _require_place(server.place)
+        require_estate(name, hub)
         if (folder / _RECORD).exists():
             return cls._same(folder, name, tuple(hub)), False
         if folder.exists() and any(folder.iterdir()):
@@ -142,8 +111,8 @@ class EstateFolder:
         )
         with files.begun(folder) as draft:
             new = cls(draft, record)
-            new._keyring.keep_estate(keys, authority.key)
-            files.write(draft / "ca.pem", authority.certificate)
+            new._keyring.keep_estate(keys)
+            new._keep_authority(authority)
             new._make_hub(keys, authority, HUB_CREDENTIALS)
         return cls.open(folder), True
 
@@ -172,7 +141,7 @@ class EstateFolder:
             BadNameError, BadAddressError, SubnetError: something of it is none.
             NameTakenError: there is another site of this name.
         """
-        site = self._checked(wish, nested=nested)
+        site = checked_site(wish, self.record.sites, nested=nested)
         there = self.record.site(site.name)
         if there:
             same = (there.addresses, there.subnets, there.place)
@@ -180,9 +149,10 @@ class EstateFolder:
                 return False
             raise NameTakenError(
                 f"There is a site {site.name!r} already, with other addresses or subnets. Take "
-                f"another name; see what there is: imageinvoker site show {site.name}"
+                f"another name, or change it: imageinvoker site change {site.name}; see what there "
+                f"is: imageinvoker site show {site.name}"
             )
-        keys, authority = self._keyring.estate(), self._authority()
+        keys, authority = self._keyring.estate(), self._keyring.authority()
         own = SiteKeys.generate(self.record.name, keys.operator)
         now = datetime.now(UTC)
         made = content.site_credentials(
@@ -197,14 +167,71 @@ class EstateFolder:
                 **made.files,
                 **content.site_configuration(record, site, keys, own),
                 **content.site_constants(record, site, own),
-                **content.tls(
-                    authority.certificate,
-                    certificates.new_server(authority, _with_this_machine(site.addresses)),
-                ),
+                **_site_certificate(authority, site),
             },
         )
         self._keep(record)
         return True
+
+    def change_site(
+        self,
+        name: str,
+        *,
+        addresses: Sequence[str] | None = None,
+        subnets: Sequence[str] | None = None,
+        nested: bool = False,
+    ) -> bool:
+        """Gives a site other addresses, other subnets, or both; False if it has them already.
+
+        With other addresses its server gets another certificate. All else stays as it is.
+
+        Raises:
+            BadAddressError, SubnetError, UnknownError: something of it is none.
+        """
+        there = self.site(name)
+        wish = Wish(
+            name=name,
+            addresses=there.addresses if addresses is None else tuple(addresses),
+            subnets=there.subnets if subnets is None else tuple(subnets),
+            place=there.place,
+        )
+        # What was allowed to be within another site's stays allowed.
+        nested = nested or subnets is None
+        wished = checked_site(wish, self.record.sites, nested=nested)
+        if (there.addresses, there.subnets) == (wished.addresses, wished.subnets):
+            return False
+        site = replace(there, addresses=wished.addresses, subnets=wished.subnets)
+        record = self.record.with_site(site)
+        if site.addresses != there.addresses:
+            own, authority = self._keyring.site(name), self._keyring.authority()
+            _write_all(
+                self.site_folder(name),
+                {
+                    **_site_certificate(authority, site),
+                    **content.site_constants(record, site, own),
+                },
+            )
+        self._keep(record)
+        return True
+
+    def remove_site(self, name: str) -> bool:
+        """Removes a site, its keys and what is copied there, and revokes its line to the hub.
+
+        Its name may be given to another. False if it was removed already.
+
+        Raises:
+            UnknownError: there is no such site, and there was none.
+        """
+        site = self.record.site(name)
+        if site is None and all(each.name != name for each in self.record.gone):
+            self.site(name)
+        if site:
+            self.record = self.record.without_site(site, datetime.now(UTC))
+        # Of a removal that was cut off, the rest is done, too.
+        self._make_hub(self._keyring.estate(), None)
+        self._keyring.forget_site(name)
+        files.remove_folder(self.site_folder(name))
+        return site is not None
 
     def renew(self, names: Iterable[str] = ()) -> tuple[str, ...]:
         """Makes new certificates and credentials for sites, `HUB` among them; all if none is named.
@@ -217,15 +244,49 @@ class EstateFolder:
         wanted = tuple(names) or tuple(self.places())
         for name in wanted:
             self._require(name)
-        keys, authority = self._keyring.estate(), self._authority()
+        keys, authority = self._keyring.estate(), self._keyring.authority()
+        self._keep_authority(authority)
         for name in wanted:
             if name == HUB:
                 self._make_hub(keys, authority, HUB_CREDENTIALS)
                 continue
-            site = self._require_site(name)
-            pair = certificates.new_server(authority, _with_this_machine(site.addresses))
-            self._reissue(site, SITE_CREDENTIALS, keys, content.tls(authority.certificate, pair))
+            site = self.site(name)
+            self._reissue(site, SITE_CREDENTIALS, keys, _site_certificate(authority, site))
         return wanted
+
+    def renew_authority(self) -> None:
+        """Has another authority sign certificates; the one before it is believed until it is
+        dropped.
+
+        Raises:
+            EstateError: there still is one before.
+        """
+        old = self._keyring.authority()
+        if old.before:
+            raise EstateError(
+                "There are two authorities already. If every server has its new certificate, and "
+                "every boot image in use the new ca.pem, drop the old one: imageinvoker pki "
+                "authority drop. If that was cut off, make its certificates: imageinvoker pki renew"
+            )
+        new = certificates.next_authority(self.record.name, old)
+        self._keep_authority(new)
+        self._certify(new)
+
+    def drop_authority(self) -> None:
+        """Believes the present authority alone.
+
+        Raises:
+            EstateError: there is no other.
+        """
+        authority = self._keyring.authority()
+        if not authority.before:
+            raise EstateError(
+                "There is one authority only; for another one: imageinvoker pki authority renew"
+            )
+        alone = replace(authority, bridge=b"", before=b"")
+        # Kept last: whoever is cut off before that does it again.
+        self._certify(alone)
+        self._keep_authority(alone)
 
     def revoke(self, place: str, credential: str) -> None:
         """Revokes all credentials of one name, of a site or of the hub, and makes new ones.
@@ -247,44 +308,23 @@ class EstateFolder:
             self.record = replace(self.record, hub=replace(self.record.hub, credentials=gone))
             self._make_hub(keys, None, (credential,))
             return
-        site = self._require_site(place)
+        site = self.site(place)
         site = replace(site, credentials=revoked(site.credentials, credential, now))
         if credential == "callout":
-            own = replace(self._keyring.site(place), callout=KeyPair.generate("user"))
-            self._keyring.keep_site(place, own)
+            self._keyring.keep_callout(place, KeyPair.generate("user"))
         self._reissue(site, (credential,), keys, {})
         if credential == "leaf":
             self._make_hub(keys, None)
 
-    def issue_boot(self, image: str, days: int = BOOT_DAYS) -> str:
+    def issue_boot(self, image: str, days: int = images.LASTS) -> str:
         """A boot credential of an image, good for some days.
 
         Raises:
             UnknownError: this is no id of an image, or it is revoked.
         """
-        _require_image(image)
-        if not 1 <= days <= 3650:
-            raise EstateError(f"{days} days is not from 1 to 3650.")
-        known = next((each for each in self.record.images if each.image == image), None)
-        if known and known.revoked_at:
-            raise UnknownError(
-                f"The image {image!r} is revoked, and so would be every credential of it. Give "
-                "the new image another name."
-            )
-        now = datetime.now(UTC).replace(microsecond=0)
-        expires_at = now + timedelta(days=days)
-        token = issue(
-            self._keyring.estate().boot,
-            BootCredential(
-                estate=self.record.name,
-                image=image,
-                issued=int(now.timestamp()),
-                expires=int(expires_at.timestamp()),
-            ),
-        )
-        self._keep(
-            self.record.with_image(BootImage(image=image, issued_at=now, expires_at=expires_at))
-        )
+        key = self._keyring.estate().boot
+        record, token = images.issued(self.record, image, key, days, datetime.now(UTC))
+        self._keep(record)
         return token
 
     def revoke_boot(self, image: str) -> bool:
@@ -293,46 +333,49 @@ class EstateFolder:
         Raises:
             UnknownError: this is no id of an image.
         """
-        _require_image(image)
-        now = datetime.now(UTC)
-        known = next((each for each in self.record.images if each.image == image), None)
-        if known and known.revoked_at:
+        record = images.without(self.record, image, datetime.now(UTC))
+        if record == self.record:
             return False
-        # One that this folder knows nothing of may have been issued from another copy of it.
-        known = known or BootImage(image=image, issued_at=now, expires_at=now)
-        self._keep(self.record.with_image(replace(known, revoked_at=now)))
+        self._keep(record)
         return True
+
+    def authorities(self) -> tuple[bytes, ...]:
+        """Certificates (PEM) of who signs, and of the authority before, if it is believed."""
+        known = self._keyring.authority()
+        return (known.certificate, known.before) if known.before else (known.certificate,)
 
     def places(self) -> dict[str, list[Path]]:
         """The folders that are copied to servers: of each site by its name, and of the hub."""
         sites = {site.name: [self.site_folder(site.name)] for site in self.record.sites}
-        hub = [self.folder / "hub" / each.name for each in self.record.hub.servers]
+        hub = [self.folder / HUB / each.name for each in self.record.hub.servers]
         return sites | ({HUB: hub} if hub else {})
+
+    def site(self, name: str) -> Site:
+        """The site of this name.
+
+        Raises:
+            UnknownError: there is none.
+        """
+        site = self.record.site(name)
+        if site is None:
+            known = ", ".join(each.name for each in self.record.sites) or "there is none yet"
+            raise UnknownError(f"There is no site {name!r}: {known}")
+        return site
 
     def site_folder(self, site: str) -> Path:
         """What is copied to a site."""
         return self.folder / "sites" / site
 
-    def _checked(self, wish: Wish, *, nested: bool) -> Site:
-        site = Site(
-            name=wish.name,
-            addresses=addresses(wish.addresses),
-            subnets=_subnets(wish.subnets),
-            place=wish.place,
-            added_at=datetime.now(UTC),
-        )
-        if wish.name == HUB or not subjects.valid_site(wish.name):
-            raise BadNameError(
-                f"{wish.name!r} is no name of a site: 1 to 32 of a-z, 0-9 and -, but neither "
-                f"{subjects.ESTATE!r} nor {HUB!r}"
-            )
-        if not site.addresses:
-            raise BadAddressError("At which address is the site's bus reached? --address HOST")
-        _require_place(wish.place)
-        for other in self.record.sites:
-            if other.name != site.name:
-                _require_apart(site, other, nested=nested)
-        return site
+    def _keep_authority(self, authority: Authority) -> None:
+        self._keyring.keep_authority(authority)
+        files.write(self.folder / _AUTHORITY, authority.believed)
+
+    def _certify(self, authority: Authority) -> None:
+        """Makes certificates for all servers anew, and nothing else."""
+        for site in self.record.sites:
+            _write_all(self.site_folder(site.name), _site_certificate(authority, site))
+        for server in self.record.hub.servers:
+            _write_all(self.folder / HUB / server.name, _hub_certificate(authority, server))
 
     def _reissue(self, site: Site, names: Sequence[str], keys: EstateKeys, more: Files) -> None:
         own, now = self._keyring.site(site.name), datetime.now(UTC)
@@ -350,7 +393,7 @@ class EstateFolder:
         )
 
     def _make_hub(
-        self, keys: EstateKeys, authority: Pair | None, names: tuple[str, ...] = ()
+        self, keys: EstateKeys, authority: Authority | None, names: tuple[str, ...] = ()
     ) -> None:
         """Writes what is copied to the hub: with new credentials of these names, and with new
         certificates if there is an ``authority``.
@@ -362,16 +405,11 @@ class EstateFolder:
             record = replace(record, hub=replace(record.hub, credentials=known))
         self._keep(record)
         for server in record.hub.servers:
-            shown: Files = {}
-            if authority:
-                pair = certificates.new_server(
-                    authority, _with_this_machine((server.address,)), reaches_others=True
-                )
-                shown = content.tls(authority.certificate, pair)
+            shown = _hub_certificate(authority, server) if authority else {}
             told = content.hub_configuration(record, server, keys)
             constants = content.hub_constants(record, server)
             _write_all(
-                self.folder / "hub" / server.name, {**shown, **made.files, **constants, **told}
+                self.folder / HUB / server.name, {**shown, **made.files, **constants, **told}
             )
 
     def _keep(self, record: Estate) -> None:
@@ -383,92 +421,22 @@ class EstateFolder:
         for folder in (each for folders in self.places().values() for each in folders):
             _write_all(folder, registry)
 
-    def _authority(self) -> Pair:
-        return Pair(files.read(self.folder / "ca.pem"), self._keyring.authority())
-
     def _require(self, place: str) -> None:
         if place not in self.places():
             known = ", ".join(self.places()) or "there is none yet"
             raise UnknownError(f"There is no site {place!r}: {known}")
 
-    def _require_site(self, name: str) -> Site:
-        site = self.record.site(name)
-        if site is None:
-            raise UnknownError(f"There is no site {name!r}")
-        return site
+
+def _site_certificate(authority: Authority, site: Site) -> Files:
+    made = certificates.new_server(authority, _with_this_machine(site.addresses))
+    return content.tls(authority.believed, made)
 
 
-def hub_servers(texts: Iterable[str], place: Place = Place()) -> tuple[HubServer, ...]:
-    """The servers of a hub by the names or addresses they are reached at.
-
-    Raises:
-        BadAddressError: one is none.
-    """
-    return tuple(
-        HubServer(name=f"{HUB}-{number}", address=host, place=place)
-        for number, host in enumerate(addresses(texts), 1)
+def _hub_certificate(authority: Authority, server: HubServer) -> Files:
+    made = certificates.new_server(
+        authority, _with_this_machine((server.address,)), reaches_others=True
     )
-
-
-def addresses(texts: Iterable[str]) -> tuple[str, ...]:
-    """Names and addresses of servers, each once, in lower case.
-
-    Raises:
-        BadAddressError: one is none.
-    """
-    found: dict[str, None] = {}
-    for text in texts:
-        host = text.strip().lower().strip("[]")
-        try:
-            host = str(ipaddress.ip_address(host))
-        except ValueError:
-            # A name of digits and dots is an address that was mistyped.
-            if not _HOST.match(host) or host.replace(".", "").isdigit():
-                raise BadAddressError(
-                    f"{text!r} is no address of a server: a name such as bus.campus.example, or "
-                    "192.0.2.10, without a port"
-                ) from None
-        found[host] = None
-    return tuple(found)
-
-
-def _subnets(texts: Iterable[str]) -> tuple[str, ...]:
-    try:
-        return tuple(dict.fromkeys(str(network(each)) for each in texts))
-    except SiteError as error:
-        raise SubnetError(str(error)) from None
-
-
-def _require_apart(site: Site, other: Site, *, nested: bool) -> None:
-    for own in map(network, site.subnets):
-        for theirs in map(network, other.subnets):
-            if own.version != theirs.version or not own.overlaps(theirs):
-                continue
-            if own == theirs:
-                raise SubnetError(
-                    f"The subnet {own} is one of site {other.name!r} already; a machine there can "
-                    "only be at one of them. Give another."
-                )
-            if not nested:
-                raise SubnetError(
-                    f"The subnet {own} overlaps {theirs} of site {other.name!r}. Give another, or "
-                    "say --nested: then a machine is at the site with the smaller one."
-                )
-
-
-def _require_place(place: Place) -> None:
-    if not 0 < place.port < 65536:
-        raise BadAddressError(f"{place.port} is no port: 1 to 65535")
-    for path in (place.folder, place.store):
-        if not path.startswith("/") or not path.isprintable() or ".." in path.split("/"):
-            raise BadAddressError(
-                f"{path!r} is no folder on a server: say all of its path, as in /etc/imageinvoker"
-            )
-
-
-def _require_image(image: str) -> None:
-    if not valid_image(image):
-        raise UnknownError(f"{image!r} is no name of an image: 1 to 64 of a-z, 0-9, _ and -")
+    return content.tls(authority.believed, made)
 
 
 def _with_this_machine(known: tuple[str, ...]) -> tuple[str, ...]:

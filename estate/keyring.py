@@ -6,6 +6,7 @@ from pathlib import Path
 from bus.nkeys import KeyPair, KeyTextError, Kind
 from estate import files
 from estate.accounts import HUB_ROLES, SITE_ROLES, EstateKeys, SiteKeys
+from estate.certificates import Authority
 from estate.errors import BrokenError
 
 
@@ -18,8 +19,8 @@ class Keyring:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def keep_estate(self, keys: EstateKeys, authority: bytes) -> None:
-        """Keeps the keys of a new estate, and that of its authority (PEM)."""
+    def keep_estate(self, keys: EstateKeys) -> None:
+        """Keeps the keys of a new estate."""
         own = {
             "operator": keys.operator,
             "system": keys.system,
@@ -29,7 +30,6 @@ class Keyring:
         for name, key in (own | _of_roles(keys.roles)).items():
             files.write(self._seed(name), _text(key))
         files.write(self._folder / "operator.jwt", _line(keys.believed))
-        files.write(self._folder / "ca.key", authority)
 
     def estate(self) -> EstateKeys:
         """The keys of the estate."""
@@ -42,12 +42,23 @@ class Keyring:
             roles={name: self._key(_role(name), "account") for name in HUB_ROLES},
         )
 
-    def authority(self) -> bytes:
-        """The key of the estate's X.509 authority, PEM."""
-        return files.read(self._folder / "ca.key")
+    def keep_authority(self, authority: Authority) -> None:
+        """Keeps the X.509 authority of the estate; one file, so that its parts always fit."""
+        files.write(self._authority, authority.text)
+
+    def authority(self) -> Authority:
+        """The X.509 authority of the estate."""
+        try:
+            return Authority.read(files.read(self._authority))
+        except ValueError as error:
+            if isinstance(error, BrokenError):
+                raise
+            raise BrokenError(
+                f"{self._authority} holds no authority; take it from a backup."
+            ) from None
 
     def keep_site(self, site: str, keys: SiteKeys) -> None:
-        """Keeps the keys of a site; those that were there are replaced."""
+        """Keeps the keys of a new site; what was left there half made is replaced."""
         own = {
             "system": keys.system,
             "account": keys.account,
@@ -57,6 +68,14 @@ class Keyring:
         texts = {f"{name}.seed": _text(key) for name, key in (own | _of_roles(keys.roles)).items()}
         texts |= {"operator.jwt": _line(keys.believed), "sentinel.jwt": _line(keys.sentinel)}
         files.put_folder(self._folder / "sites" / site, texts)
+
+    def keep_callout(self, site: str, key: KeyPair) -> None:
+        """Keeps a new key of who decides about a site's boot clients."""
+        files.write(self._seed(f"sites/{site}/callout"), _text(key))
+
+    def forget_site(self, site: str) -> None:
+        """Removes the keys of a site, if they are there."""
+        files.remove_folder(self._folder / "sites" / site)
 
     def site(self, site: str) -> SiteKeys:
         """The keys of a site."""
@@ -70,6 +89,10 @@ class Keyring:
             callout=self._key(f"{at}/callout", "user"),
             roles={name: self._key(f"{at}/{_role(name)}", "account") for name in SITE_ROLES},
         )
+
+    @property
+    def _authority(self) -> Path:
+        return self._folder / "authority.pem"
 
     def _seed(self, name: str) -> Path:
         return self._folder / f"{name}.seed"

@@ -17,6 +17,7 @@ from estate.permissions import HUB
 LEAF_PORT: Final = 7422
 ROUTE_PORT: Final = 6222
 CLIENT_PORT: Final = 4222
+HEALTH_PORT: Final = 8222
 
 INSTALLED: Final = "/etc/imageinvoker"
 STORED: Final = "/var/lib/imageinvoker-nats"
@@ -32,7 +33,7 @@ class Place(Struct, frozen=True, kw_only=True):
     store: str = STORED
     host: str = "0.0.0.0"  # noqa: S104 (PCs of the automation environment come here)
     port: int = CLIENT_PORT
-    watch: str = "127.0.0.1:8222"
+    watch: str = f"127.0.0.1:{HEALTH_PORT}"
 
 
 class Site(Struct, frozen=True, kw_only=True):
@@ -103,13 +104,13 @@ _TLS: Final = """\
 tls {{
   cert_file: {folder}/tls/server.pem"
   key_file: {folder}/tls/server.key"
-  # Time for TLS and for who one is; the auth service may have to be waited for.
   timeout: 5
 }}
-authorization {{ timeout: 5 }}"""
+# The auth service is waited for so long. Who comes in waits for four, and is told.
+authorization {{ timeout: 3 }}"""
 
 _LEAF: Final = """\
-# The line to the hub: the events of this site, and questions of operators there.
+# The line to the hub: the events of this site there, and what holds for all sites here.
 leafnodes {{
   reconnect: "2s"
   remotes: [
@@ -132,6 +133,8 @@ leafnodes {{
     timeout: 5
   }}
   authorization {{ timeout: 5 }}
+  # Sites keep to the addresses that they were told.
+  no_advertise: true
 }}"""
 
 _CLUSTER: Final = """\

@@ -45,6 +45,8 @@ _NANOSECONDS: Final = 1_000_000_000
 
 _COMMANDS: Final = ("command", "doctor")
 """The names by which the command line comes on the bus."""
+_REPLAYS: Final = "replay"
+"""Whose inbox hears what becomes of requests that are replayed."""
 _TOLD_BY: Final[dict[Holder, tuple[Kind, ...]]] = {
     "menu": ("portal_opened", "menu_shown", "session_refused"),
     "auth": (
@@ -133,9 +135,9 @@ def leaf() -> Permissions:
     """What passes between a site and the hub, seen from the hub: what is not here does not.
 
     NATS replaces ``{{name()}}`` with the name in the site's credentials, which is the site's.
-    The site publishes its events, to the stream that sources them, and answers to operators; and
-    it asks for what the hub keeps of the whole estate. It is sent that, and questions to its
-    services, and can be told nothing else.
+    The site publishes its events, to the stream that sources them, and asks for what the hub keeps
+    of the whole estate. It is sent that, and can be told nothing else: no question passes, so no
+    site can forge an answer to somebody at the hub.
     """
     site = _NAME
     here, there = f"$JS.{HUB}.API.CONSUMER", f"$JS.{site}.API.CONSUMER"
@@ -143,14 +145,12 @@ def leaf() -> Permissions:
     return _permissions(
         Rights(
             publish=(
-                *map(_inbox, _COMMANDS),
                 # What a source is answered and sent.
                 "$JSC.R.*",
                 "$JS.S.*",
                 *_copied(here, *mirrored),
             ),
             subscribe=(
-                *(subjects.endpoint(site, service, "*") for service in SERVICES),
                 *_copied(there, subjects.EVENTS),
                 # What a mirror is answered and sent.
                 "$JSC.R.*",
@@ -254,7 +254,7 @@ def _scheduler(site: str) -> Rights:
             *_acknowledged(site, requests, carrier),
             # The outcome, to whoever put the request there: another copy, or who replays it.
             _inbox(f"scheduler-{site}"),
-            _inbox("command"),
+            _inbox(_REPLAYS),
         )
     )
 
@@ -300,7 +300,8 @@ def _operator(site: str) -> Rights:
                 f"{_API}.DIRECT.GET.{subjects.REQUESTS}",
                 f"{_API}.STREAM.INFO.{subjects.REQUESTS}",
                 *(f"{_API}.DIRECT.GET.{_stream_of(bucket)}.>" for bucket in _OF_THE_ESTATE),
-            )
+            ),
+            subscribe=(_inbox(_REPLAYS),),
         )
     )
 
@@ -322,9 +323,8 @@ def _hub_monitor() -> Rights:
 
 
 def _hub_operator() -> Rights:
-    """Looks at the whole estate, asks the services of its sites, and decides for all of them."""
+    """Looks at the whole estate, and decides for all of its sites."""
     decided = (subjects.OPTIONS, *_OF_THE_ESTATE)
-    questions = tuple(subjects.endpoint("*", service, "*") for service in SERVICES)
     return (
         _pulls(subjects.EVENTS)
         + _gets(*decided)
@@ -333,7 +333,6 @@ def _hub_operator() -> Rights:
         + _writes(subjects.ESTATE, *_OF_THE_ESTATE)
         + Rights((subjects.event(subjects.ESTATE, kind="option_changed"),))
         + _looks()
-        + Rights(questions)
     )
 
 
@@ -446,8 +445,6 @@ def _copied(api: str, *streams: str) -> tuple[str, ...]:
             f"{api}.CREATE.{stream}.>",
             f"{api}.DELETE.{stream}.>",
             f"$JS.FC.{stream}.>",
-            f"$JS.ACK.{stream}.>",
-            f"$JS.ACK.*.*.{stream}.>",
         )
     )
 

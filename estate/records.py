@@ -40,6 +40,14 @@ class Site(Struct, frozen=True, kw_only=True):
         return make_entry(self.name, servers, self.subnets)
 
 
+class Gone(Struct, frozen=True, kw_only=True):
+    """A site that was removed; ``credentials`` are those of its line to the hub, all revoked."""
+
+    name: str
+    removed_at: Time
+    credentials: tuple[Issued, ...] = ()
+
+
 class HubServer(Struct, frozen=True, kw_only=True):
     """A server of the hub, the name or address it is reached at, and where it listens."""
 
@@ -76,6 +84,7 @@ class Estate(Struct, frozen=True, kw_only=True):
     boot: str
     hub: Hub = Hub()
     sites: tuple[Site, ...] = ()
+    gone: tuple[Gone, ...] = ()
     images: tuple[BootImage, ...] = ()
 
     def site(self, name: str) -> Site | None:
@@ -87,6 +96,17 @@ class Estate(Struct, frozen=True, kw_only=True):
         others = (each for each in self.sites if each.name != site.name)
         sites = sorted((*others, site), key=lambda each: each.name)
         return replace(self, sites=tuple(sites))
+
+    def without_site(self, site: Site, now: datetime) -> "Estate":
+        """The estate after a site is removed, whose line to the hub is let in no longer."""
+        lines = tuple(each for each in site.credentials if each.name == "leaf")
+        gone = Gone(
+            name=site.name,
+            removed_at=now,
+            credentials=revoked(live(lines, now), "leaf", now),
+        )
+        sites = tuple(each for each in self.sites if each.name != site.name)
+        return replace(self, sites=sites, gone=(*self.gone, gone))
 
     def with_image(self, image: BootImage) -> "Estate":
         """The estate with a boot image as it is now."""
@@ -101,10 +121,14 @@ class Estate(Struct, frozen=True, kw_only=True):
 
 
 class Registry(Struct, frozen=True, kw_only=True):
-    """What every site's bus is to know of the others: ``registry.json`` of each."""
+    """What every site's bus is to know of the others: ``registry.json`` of each.
+
+    ``removed`` are the sites that there are no longer.
+    """
 
     estate: str
     sites: tuple[SiteEntry, ...]
+    removed: tuple[str, ...]
     revoked_images: tuple[str, ...]
 
 
@@ -117,6 +141,7 @@ def registry_of(estate: Estate) -> Registry:
     return Registry(
         estate=estate.name,
         sites=tuple(site.entry for site in estate.sites),
+        removed=tuple(sorted({each.name for each in estate.gone if not estate.site(each.name)})),
         revoked_images=estate.revoked_images,
     )
 

@@ -196,8 +196,12 @@ class OdbcConnection:
         sqlite = self.dialect == "sqlite"
 
         def end() -> None:
-            with _gate(sqlite=sqlite), suppress(pyodbc.Error):
-                self.odbc.close()
+            with _gate(sqlite=sqlite):
+                # SQLite's driver keeps the files of a connection open whose cursor still is.
+                with suppress(pyodbc.Error):
+                    self.cursor.close()
+                with suppress(pyodbc.Error):
+                    self.odbc.close()
 
         # SQLite's driver frees what it is working on when another thread cancels, and crashes.
         # Its statements end by themselves: no server is there to hang.

@@ -1,7 +1,6 @@
 """A site whose bus trusts nobody, and the machines that boot there with a boot credential."""
 
 import asyncio
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 import nats.errors
-from nats.aio.client import Client
 
 from bus import credentials, subjects
 from bus.boot_credential import BootCredential
@@ -210,7 +208,9 @@ async def guest(
         await guest.connection.close()
 
 
-async def plain_guest(entry: Entry, number: int, token: str, *, key: str | None = None) -> Client:
+async def plain_guest(
+    entry: Entry, number: int, token: str, *, key: str | None = None
+) -> Connection:
     """A machine on a connection that does not come again, and complains of nothing.
 
     ``key`` is what it says to be, where that is not the key of a machine.
@@ -219,17 +219,20 @@ async def plain_guest(entry: Entry, number: int, token: str, *, key: str | None 
         nats.errors.Error: it is not let in.
     """
     key = machine_key(new_machine(number)) if key is None else key
-    client = Client()
-    await client.connect(
-        entry.server.url,
-        user=key,
-        password=token,
-        inbox_prefix="_INBOX_guest",
-        tls=ssl.create_default_context(cafile=entry.server.ca),
-        allow_reconnect=False,
-        connect_timeout=5,
-        error_cb=_unheard,
-    )
+    client = Connection(Door(ca=entry.server.ca))
+    try:
+        await client.connect(
+            entry.server.url,
+            user=key,
+            password=token,
+            inbox_prefix="_INBOX_guest",
+            allow_reconnect=False,
+            connect_timeout=5,
+            error_cb=_unheard,
+        )
+    except BaseException:
+        client.give_up()
+        raise
     return client
 
 

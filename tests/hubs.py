@@ -28,7 +28,8 @@ class Hub(BusServer):
             listen=here,
             more=f'server_name: "hub"\n'
             f'jetstream {{ store_dir: "{folder / "store"}", domain: {hub.DOMAIN} }}\n'
-            f'leafnodes {{ listen: "{here}:{self.leaf_port}" }}',
+            # Else a site whose line is cut comes by an address that the hub has told it of.
+            f'leafnodes {{ listen: "{here}:{self.leaf_port}", no_advertise: true }}',
         )
         if space:
             self.host = Cable(space, self.port).host

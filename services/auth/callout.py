@@ -49,8 +49,11 @@ _EARLIEST: Final = 0.9
 WAITING: Final = 4000
 """How many wait to be let in, at most, and of one address a part of them."""
 WAITING_OF_EACH: Final = 2000
-PATIENCE: Final = 1.8
-"""Seconds after which a server waits no more, by its usual time-out of two."""
+PATIENCE: Final = 2.5
+"""Seconds after which it is too late: a server of an estate waits for 3."""
+_PASSING: Final[frozenset[Reason]] = frozenset({"too_many", "locked_out", "overloaded"})
+"""Of these nobody is told: a client hears only that it may not come in, and would blame its
+credential. Without an answer it comes again in a few seconds, as it does without this service."""
 _GROUP: Final = "auth"
 _BACKLOG: Final = 65_536
 _CREDENTIALS: Final = 1000
@@ -68,6 +71,8 @@ class Admitted(Struct, frozen=True):
 
 
 class _Waiting(Struct, frozen=True):
+    """Somebody who waits ``since`` then, by the clock that nobody sets."""
+
     message: Msg
     claims: Claims[AuthorizationRequest]
     since: float
@@ -170,7 +175,7 @@ class Callout:
         except (ValueError, RecursionError):
             self._log.warning("a server has asked what cannot be read")
             return
-        waiting = _Waiting(message, claims, self._clock())
+        waiting = _Waiting(message, claims, time.monotonic())
         left_out = self._turns.put(claims.nats.client_info.host, waiting)
         self._some_wait.set()
         if left_out:
@@ -186,15 +191,14 @@ class Callout:
                 await asyncio.sleep(0)
 
     async def _answer(self, waiting: _Waiting) -> None:
-        if self._clock() - waiting.since > PATIENCE:
-            # Nobody listens any more; to answer would only keep the next ones waiting.
-            self._count(waiting, Refused("overloaded"))
+        if time.monotonic() - waiting.since > PATIENCE:
+            await self._refuse(waiting, Refused("overloaded"))
             return
         try:
             user, admitted = self._decide(waiting.claims.nats)
         except Refused as refused:
             await self._refuse(waiting, refused)
-        except Exception:  # noqa: BLE001 (whatever it is, the server is answered, and not with it)
+        except Exception:  # noqa: BLE001 (whatever it is, the next one is decided on)
             self._log.exception("a decision failed")
             await self._refuse(waiting, Refused("overloaded"))
         else:
@@ -202,7 +206,7 @@ class Callout:
                 admitted.line, admitted.machine, admitted.image, admitted.address, self._clock()
             )
             await self._send(waiting, AuthorizationResponse(version=VERSION, jwt=user), admitted)
-            self._metrics.decided("ok", self._clock() - waiting.since)
+            self._metrics.decided("ok", time.monotonic() - waiting.since)
 
     def _decide(self, asked: AuthorizationRequest) -> tuple[str, Admitted]:
         """The user that a client is to be.
@@ -250,20 +254,18 @@ class Callout:
         return credential
 
     async def _refuse(self, waiting: _Waiting, refused: Refused) -> None:
-        self._count(waiting, refused)
-        # The server writes it to its log; a client hears only that it may not come in.
-        await self._send(waiting, AuthorizationResponse(version=VERSION, error=refused.reason))
-
-    def _count(self, waiting: _Waiting, refused: Refused) -> None:
         asked = waiting.claims.nats
         machine = asked.connect_opts.user
-        self._metrics.decided(refused.reason, self._clock() - waiting.since)
+        self._metrics.decided(refused.reason, time.monotonic() - waiting.since)
         self._refusals.refused(
             refused.reason,
             asked.client_info.host,
             machine if valid_key(machine) else None,
             refused.image,
         )
+        if refused.reason not in _PASSING:
+            # The server writes it to its log.
+            await self._send(waiting, AuthorizationResponse(version=VERSION, error=refused.reason))
 
     async def _send(
         self, waiting: _Waiting, answer: AuthorizationResponse, admitted: Admitted | None = None
@@ -271,10 +273,11 @@ class Callout:
         asked = waiting.claims.nats
         signed = sign(self._keys.auth, asked.user_nkey, answer, audience=asked.server_id.id)
         try:
-            await self._connection.answer(waiting.message, signed.encode(), None)
             if admitted:
+                # First: whatever the client asks then, another copy knows from where it comes.
                 told = encode(admitted)
                 await self._connection.publish(subjects.admitted(self._site), told)
+            await self._connection.answer(waiting.message, signed.encode(), None)
         except nats.errors.Error as error:
             # The line is down: the client comes again.
             self._log.warning("an answer could not be sent", error=type(error).__name__)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Final
 
 import nats.errors
@@ -62,17 +62,15 @@ async def entrance(
             metrics,
             lifetime=lifetime,
         )
-        try:
+        async with AsyncExitStack() as stack:
+            for leave in (refusals.stop, mirror.stop, overseer.stop, callout.leave):
+                stack.push_async_callback(leave)
             await mirror.start()
             await overseer.start()
             await callout.start()
             site.health.needs("the callout", callout.sign_of_life)
+            site.health.needs("the system account", overseer.sign_of_life)
             yield
-        finally:
-            await callout.leave()
-            await overseer.stop()
-            await mirror.stop()
-            await refusals.stop()
 
 
 @asynccontextmanager

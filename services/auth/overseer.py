@@ -28,6 +28,9 @@ _ROUND: Final = 0.5
 """Seconds in which the servers answer."""
 _PAGE: Final = 1024
 """Connections that a server tells of at once."""
+_STEP: Final = 768
+"""Connections from one page to the next: while one is read some of those before it may go, and the
+others move up."""
 _PAGES: Final = 100
 
 
@@ -71,8 +74,8 @@ class _Page(Struct, frozen=True):
 
 class _AskPage(Struct, frozen=True):
     offset: int
+    limit: int
     auth: bool = True
-    limit: int = _PAGE
 
 
 class _Kick(Struct, frozen=True):
@@ -125,6 +128,15 @@ class Overseer:
         """Sees no more."""
         for task in self._tasks:
             await end(task)
+
+    async def sign_of_life(self) -> None:
+        """Raises if nobody could be ended.
+
+        Raises:
+            nats.errors.Error: the line is down.
+        """
+        if not self._connection.is_connected or any(task.done() for task in self._tasks):
+            raise nats.errors.ConnectionClosedError
 
     def end_revoked(self) -> None:
         """Ends the connections of images that are revoked."""
@@ -194,7 +206,7 @@ class Overseer:
         self._presences.begin_count()
         found: list[Found] = []
         for page in range(_PAGES):
-            answers = await self._ask(page * _PAGE)
+            answers = await self._ask(page * _STEP)
             found += [
                 Found(
                     Line(answer.server.id, each.cid),
@@ -206,7 +218,7 @@ class Overseer:
                 for each in answer.data.connections
                 if each.issuer_key == self._signer
             ]
-            if all(answer.data.total <= (page + 1) * _PAGE for answer in answers):
+            if all(answer.data.total <= page * _STEP + _PAGE for answer in answers):
                 break
         self._end(self._presences.counted(found, began))
         self.end_revoked()
@@ -226,7 +238,7 @@ class Overseer:
         inbox = self._connection.new_inbox()
         listening = await self._connection.subscribe(inbox, cb=heard)
         try:
-            question = encode(_AskPage(offset))
+            question = encode(_AskPage(offset, _PAGE))
             subject = subjects.connections(self._account)
             await self._connection.publish(subject, question, reply=inbox)
             await asyncio.sleep(_ROUND)

@@ -153,7 +153,7 @@ class Lookout:
         except NoMarkError as error:
             self._can_tell = False
             self._log.warning(
-                "the database does not tell whether jobs change, so they are read each time",
+                "the deployment server does not tell whether jobs change: they are read each time",
                 error=str(error),
             )
             return None

@@ -39,7 +39,7 @@ def program(address: str) -> Program:
     async def serving(site: Site) -> AsyncIterator[None]:
         measured = DatabaseMetrics(site.registry, site.name, "menu")
         engine = found.open(site.name, measured.observer(found.name))
-        site.health.needs("the database", engine.sign_of_life)
+        site.health.needs("the deployment server", engine.sign_of_life)
         events = EventLog(site.connection, site.name)
         admission = Admission(site.connection, site.name, site.options, events)
         tally = Tally()

@@ -1,7 +1,7 @@
 """The monitor at the hub: history, metrics and live view of all sites of the estate.
 
-It goes by the registry of sites, and has the hub's stream collect the events of exactly these. What
-follows the jobs of a deployment, tells by mail and removes what is old is done at each site.
+It goes by the registry of sites, and has the hub's stream collect the events of exactly these. To
+follow the jobs of a deployment and to tell by mail is done at each site.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from bus.waiting import all_of
 from express.database import Database
 from services.database import HISTORY, DatabaseMetrics
 from services.monitor.follower import Follower
+from services.monitor.forgetting import Forgetting
 from services.monitor.history import History
 from services.monitor.listening import Listening
 from services.monitor.live import KEPT, LiveView
@@ -42,12 +43,17 @@ def program(history_dsn: str, replicas: int = 1) -> Program:
         kept = Database(history_dsn, create=True, observe=measured.observer(HISTORY))
         site.health.needs("the history", kept.sign_of_life)
         sites = Sites(site.connection, kept, HistoryMetrics(site.registry), replicas)
+        forgetting = Forgetting(site.connection, kept, lambda: site.options.current)
         service = site.service("monitor", "Keeps history, metrics and a live view of all sites")
         async with AsyncExitStack() as stack:
             stack.push_async_callback(kept.close)
             stack.push_async_callback(sites.stop)
             await sites.start()
             site.health.needs("the sites", sites.check)
+            stack.push_async_callback(forgetting.stop)
+            await forgetting.start()
+            for loop in forgetting.loops:
+                site.health.needs(loop.name, loop.check)
             await service.start()
             yield
             await service.leave()
@@ -133,6 +139,8 @@ class Sites(Part):
             await part.start()
 
     async def _leave(self, site: str) -> None:
-        for part in reversed(self._followed.pop(site)):
+        for part in reversed(self._followed[site]):
             await part.stop()
+        # Only now: whoever breaks this off is to stop all of them.
+        del self._followed[site]
         self._metrics.forget(site)

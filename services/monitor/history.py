@@ -428,6 +428,16 @@ class History:
         return {(family, name): int(total) for family, name, total in rows}
 
 
+async def known_sites(database: Database) -> list[str]:
+    """The sites of which a database holds history.
+
+    Raises:
+        DatabaseUnavailable: the database does not answer.
+    """
+    rows = await database.transact(lambda tx: tx.fetch("SELECT site FROM ii_monitor"))
+    return sorted(str(site) for (site,) in rows)
+
+
 def _as_totals(totals: Mapping[tuple[str, str], int]) -> Totals:
     families: dict[str, dict[str, int]] = {
         "event": {},

@@ -38,7 +38,7 @@ def program(address: str, history_dsn: str, mail: Credentials | None = None) -> 
         measured = DatabaseMetrics(site.registry, site.name, "monitor")
         engine = found.open(site.name, measured.observer(found.name))
         kept = Database(history_dsn, create=True, observe=measured.observer(HISTORY))
-        site.health.needs("the database", engine.sign_of_life)
+        site.health.needs("the deployment server", engine.sign_of_life)
         site.health.needs("the history", kept.sign_of_life)
         service = site.service("monitor", "Keeps history, metrics and a live view")
         async with AsyncExitStack() as stack:

@@ -245,6 +245,32 @@ async def test_nobody_answers_in_a_services_place(entry: Entry, thief: Guest) ->
         await thief.complained("publish to")
 
 
+@pytest.mark.parametrize(
+    ("reply", "headers"),
+    [
+        (b".\xff", b"NATS/1.0\r\n\r\n"),
+        (b".\v1", b"NATS/1.0\r\n\r\n"),
+        (b".1", b"NATS/1.0 \xff\r\n\r\n"),
+    ],
+    ids=["inbox", "space", "headers"],
+)
+async def test_a_message_that_nobody_can_read_makes_no_service_deaf(
+    entry: Entry, insider: Connection, thief: Guest, reply: bytes, headers: bytes
+) -> None:
+    subject = subjects.endpoint(subjects.ESTATE, "auth", "where", MINE)
+    heard = await overheard(insider)
+    inbox = subjects.inbox(MINE).encode() + reply
+    await thief.connection._send_command(
+        f"HPUB {subject} ".encode() + inbox + f" {len(headers)} {len(headers)}\r\n".encode()
+        + headers + b"\r\n"
+    )  # fmt: skip
+    async with guest(entry, 2) as other:
+        for _ in range(3):
+            asked = Where(machine=other.machine)
+            await ask(other.connection, subjects.ESTATE, WHERE, other.key, asked, timeout=5)
+    assert len([each for each in heard if each.reply.startswith(subjects.inbox(ANOTHERS))]) == 3
+
+
 async def test_a_session_of_another_machine_opens_nothing(entry: Entry) -> None:
     async with entry.running(_menu_of_admitted) as site, entry.insider() as insider:
         passwords = Passwords()

@@ -18,8 +18,9 @@ from prometheus_client import generate_latest
 from bus import subjects
 from bus.boot_credential import BootCredential
 from bus.boot_signing import issue
-from bus.connection import Connection
+from bus.connection import Connection, connect
 from bus.contract import LOGIN, WHERE
+from bus.door import RefusedError
 from bus.events import Event, event_decoder
 from bus.machines import machine_key
 from bus.messages import Login, encode
@@ -28,6 +29,7 @@ from bus.option_store import OptionStore
 from bus.options import PASSWORD, parse
 from bus.revocations import RevocationStore
 from services.auth.callout_keys import CalloutKeysError, read_callout_keys
+from services.auth.overseer import Overseer, _Page
 from services.auth.passwords import Passwords
 from services.auth.presences import Bounds
 from services.running import Site
@@ -131,14 +133,14 @@ async def test_a_good_credential_comes_in_again_by_itself_when_its_time_is_up(
 
 
 async def test_nobody_stays_longer_than_the_credential_is_good(entry: Entry) -> None:
-    now = int(time.time())
-    token = entry.issue(issued=now, expires=now + 3)
-    async with entry.open(), guest(entry, token=token) as machine:
-        gone = asyncio.Event()
-        machine.connection.on_disconnect(gone.set)
-        async with asyncio.timeout(10):
-            await gone.wait()
-        assert time.time() >= now + 3
+    async with entry.open():
+        end = int(time.time()) + 6
+        async with guest(entry, token=entry.issue(expires=end)) as machine:
+            gone = asyncio.Event()
+            machine.connection.on_disconnect(gone.set)
+            async with asyncio.timeout(20):
+                await gone.wait()
+            assert time.time() >= end
 
 
 async def test_a_revoked_image_is_out_at_once_and_the_others_stay(entry: Entry) -> None:
@@ -187,6 +189,30 @@ async def test_a_new_copy_disturbs_nobody_whom_another_has_let_in(entry: Entry) 
             await machine.close()
 
 
+async def test_who_goes_while_it_is_counted_hides_nobody_else(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.auth.overseer._PAGE", 4)
+    monkeypatch.setattr("services.auth.overseer._STEP", 2)
+    asked = Overseer._ask
+
+    async with entry.open() as (first,):
+        inside = [await plain_guest(entry, number, entry.issue()) for number in range(8)]
+
+        async def ask(overseer: Overseer, offset: int) -> list[_Page]:
+            found = await asked(overseer, offset)
+            if len(inside) > 5:
+                await inside.pop(0).close()
+                await soon(lambda: present(first) == len(inside))
+            return found
+
+        monkeypatch.setattr(Overseer, "_ask", ask)
+        async with entry.open() as (counting,):
+            assert present(counting) == len(inside) == 5
+        for each in inside:
+            await each.close()
+
+
 async def test_of_a_machines_connections_the_oldest_give_way_whichever_copy_lets_them_in(
     entry: Entry,
 ) -> None:
@@ -211,8 +237,7 @@ async def test_of_an_image_no_more_come_in_than_may_whichever_copy_is_asked(entr
         inside = [await plain_guest(entry, n, entry.issue("lab")) for n in range(3)]
         for site in sites:
             await soon(lambda: present(site) == 3)  # noqa: B023
-        for _ in range(4):
-            await refused(entry, entry.issue("lab"), number=9)
+        await asyncio.gather(*(refused(entry, entry.issue("lab"), number=9) for _ in range(4)))
         assert sum(counted(site).get("too_many", 0) for site in sites) >= 4
         await (await plain_guest(entry, 10, entry.issue("office"))).close()
         await inside.pop().close()
@@ -221,6 +246,29 @@ async def test_of_an_image_no_more_come_in_than_may_whichever_copy_is_asked(entr
         inside.append(await plain_guest(entry, 9, entry.issue("lab")))
         for each in inside:
             await each.close()
+
+
+async def test_who_is_kept_out_for_a_while_is_not_told_that_its_credential_is_bad(
+    entry: Entry,
+) -> None:
+    key = machine_key(new_machine(2))
+    told: asyncio.Queue[Exception] = asyncio.Queue()
+    async with entry.open(bounds=Bounds(of_image=1)), guest(entry, 1) as first:
+        coming = asyncio.create_task(
+            connect(
+                entry.server.url,
+                key,
+                inbox=subjects.inbox(key),
+                report=told.put,
+                door=entry.door(key, entry.issue()),
+            )
+        )
+        error = await asyncio.wait_for(told.get(), 10)
+        assert isinstance(error, RefusedError)
+        assert error.refusal == "slow"
+        await first.connection.close()
+        connection = await asyncio.wait_for(coming, 20)
+        await connection.close()
 
 
 async def test_copies_come_and_go_and_nobody_who_boots_is_turned_away(entry: Entry) -> None:
@@ -296,6 +344,7 @@ async def test_the_service_says_that_it_is_not_well_when_the_server_cannot_ask(
             entry.server.stop()
             found = await asyncio.to_thread(site.health.missing)
             assert "the callout does not answer" in found
+            assert "the system account does not answer" in found
             entry.server.start()
             await soon(lambda: bool(site.connection.is_connected))
             async with guest(entry) as machine:

@@ -1,5 +1,6 @@
 """Boot credentials: what is good, what is refused and why, and what their holder can tell."""
 
+import base64
 import subprocess
 import sys
 
@@ -79,6 +80,15 @@ def test_who_signs_with_another_key_comes_nowhere() -> None:
 )
 def test_what_is_no_credential_at_all_is_malformed(token: str) -> None:
     assert reason(token) == "malformed"
+
+
+def test_what_is_nested_too_deeply_is_malformed() -> None:
+    nested = base64.urlsafe_b64encode(b'{"x":' + b"[" * 700).decode().rstrip("=")
+
+    def at_depth(depth: int) -> str:
+        return at_depth(depth - 1) if depth else reason(f"iib1.{nested}.AA")
+
+    assert at_depth(300) == "malformed"
 
 
 @given(st.text(max_size=200))

@@ -1,6 +1,7 @@
 """The connection to the bus: order on the wire, patience, and plain errors."""
 
 import asyncio
+import gc
 import statistics
 from collections.abc import Callable
 from itertools import pairwise
@@ -12,6 +13,7 @@ from nats.aio.msg import Msg
 
 from bus import subjects
 from bus.connection import BusUnavailableError, Connection, ask, backoff, connect
+from bus.line import Line
 from bus.messages import Details, encode
 from bus.problems import Problem
 from tests.buses import BusServer
@@ -277,6 +279,36 @@ async def test_an_error_without_a_body_is_an_internal_error(connection: Connecti
 async def test_a_question_larger_than_the_bus_carries_is_not_sent(connection: Connection) -> None:
     with pytest.raises(BusUnavailableError):
         await ask(connection, "main", ECHO, KEY, say("x" * 2_000_000))
+
+
+async def test_who_leaves_at_any_moment_of_coming_back_leaves_no_line_open(bus: BusServer) -> None:
+    for steps in range(150):
+        leaving = await connect(bus.url, "leaving")
+        assert isinstance(leaving._transport, Line)
+        leaving._transport.abort()
+        while not leaving.is_reconnecting:  # noqa: ASYNC110 (each step of the loop counts)
+            await asyncio.sleep(0)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await leaving.close()
+    gc.collect()
+    writers = [each for each in gc.get_objects() if isinstance(each, asyncio.StreamWriter)]
+    assert not [each for each in writers if not each.transport.is_closing()]
+
+
+async def test_who_does_not_wait_for_a_bus_that_hangs_leaves_no_line_open(bus: BusServer) -> None:
+    leaving = await connect(bus.url, "leaving")
+    line = leaving._transport
+    assert isinstance(line, Line)
+    assert line._io_writer
+    socket = line._io_writer.get_extra_info("socket")
+    with bus.frozen():
+        for _ in range(20):
+            line.write(bytes(1_000_000))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await leaving.close()
+        await until(lambda: socket.fileno() == -1)
 
 
 async def test_replies_come_to_the_inbox_that_was_asked_for(bus: BusServer) -> None:

@@ -98,11 +98,15 @@ def _other_token() -> str:
     return sign(ACCOUNT, KeyPair.generate("user").public, BODY)
 
 
+def _other(letter: str) -> str:
+    return "B" if letter == "A" else "A"
+
+
 BROKEN: dict[str, Callable[[str], str]] = {
     "empty": lambda text: "",
     "half": lambda text: text[: len(text) // 2],
     "without a seed": lambda text: text.replace(KEY.seed, ""),
-    "a broken seed": lambda text: text.replace(KEY.seed, KEY.seed[:-1] + "A"),
+    "a broken seed": lambda text: text.replace(KEY.seed, KEY.seed[:-1] + _other(KEY.seed[-1])),
     "a seed of an account": lambda text: text.replace(KEY.seed, ACCOUNT.seed),
     "a token of another user": lambda text: text.replace(TOKEN, _other_token()),
     "a forged token": lambda text: text.replace(TOKEN, TOKEN[:-5] + "AAAAA"),

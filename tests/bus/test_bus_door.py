@@ -139,7 +139,7 @@ async def test_credentials_of_another_estate_are_refused(
 async def test_credentials_that_expire_are_replaced_without_a_lost_subscription(
     server: SecuredServer,
 ) -> None:
-    file = server.credentials("menu", expires_in=2)
+    file = server.credentials("menu", expires_in=4)
     told = Told()
     async with connected(server.url, Door(ca=server.ca, credentials=file), told) as connection:
         await answers(connection, "a.b")
@@ -152,10 +152,12 @@ async def test_credentials_that_expire_are_replaced_without_a_lost_subscription(
 async def test_expired_credentials_are_refused_as_expired_until_new_ones_are_there(
     server: SecuredServer,
 ) -> None:
-    file = server.credentials("menu", expires_in=1)
+    file = server.credentials("menu")
     told = Told()
     async with connected(server.url, Door(ca=server.ca, credentials=file), told) as connection:
         await answers(connection, "a.b")
+        credentials.write(file, server.user("menu", expires_in=-60))
+        await connection.force_reconnect()
         await until(lambda: len(told.refusals) >= 3)
         assert set(told.refusals) == {"expired"}
         assert not connection.is_closed

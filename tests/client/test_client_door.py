@@ -222,6 +222,13 @@ async def test_a_damaged_credential_is_said_to_be_so(tmp_path: Path) -> None:
             await reads(technician, "credential of this boot medium is damaged")
 
 
+async def test_a_medium_without_a_credential_is_said_to_have_none(tmp_path: Path) -> None:
+    _, text = credential(tmp_path)
+    with server_with(tmp_path) as server:
+        async with secured_site(server, text), at_portal(told(server)) as technician:
+            await reads(technician, "this boot medium has none", "Make the medium anew with one.")
+
+
 @pytest.mark.parametrize("missing", ["ca", "boot_credential"])
 async def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
     file, text = credential(tmp_path)

@@ -143,7 +143,7 @@ def test_the_check_while_typing_agrees_with_the_servers(name: str) -> None:
         (nats.errors.TimeoutError(), "trouble_timeout"),
         (ssl.SSLCertVerificationError(), "trouble_certificate"),
         (OSError(101, "unreachable"), "trouble_network"),
-        (RefusedError("refused"), "trouble_door"),
+        (RefusedError("refused"), "trouble_boot_none"),
         (RefusedError("revoked"), "trouble_door"),
         (RefusedError("crowded"), "trouble_door_crowded"),
         (RefusedError("slow"), "trouble_door_slow"),

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from cli.main import make_app
-from estate.folder import EstateFolder, Wish, hub_servers
+from estate.folder import EstateFolder
+from estate.wishes import Wish, hub_servers
 from express.connection import sqlite_dsn
 from tests.buses import free_port
 from tests.deploy.test_systemd import (

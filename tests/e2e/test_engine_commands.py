@@ -15,6 +15,7 @@ from tests.e2e.e2e_desk import SITE, Desk
 from tests.engine.conftest import tiny, tiny_package
 from tests.engine.grounds import TinyGround
 from tests.engine.test_engine_contract import carried, order
+from tests.engine.test_finding import install
 from tests.site import new_machine
 
 __all__ = ["tiny", "tiny_package"]
@@ -70,6 +71,34 @@ def test_an_engine_that_the_environment_names_is_the_one(desk: Desk) -> None:
     done = desk.run("menu")
     assert done.returncode == 2
     assert "There is no engine 'odd'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (("menu",), 2),
+        (("scheduler",), 2),
+        (("monitor",), 2),
+        (("doctor", "--only", "database"), 1),
+        (("access", "allow", "user:alice", "Deploy/Office"), 1),
+    ],
+)
+def test_what_is_no_engine_is_told_and_nothing_is_done_by_it(
+    desk: Desk, tmp_path: Path, command: tuple[str, ...], status: int
+) -> None:
+    (tmp_path / "rubbish.py").write_text("def open_engine(address, site, observe):\n    return 1\n")
+    install(tmp_path, "rubbish", rubbish="rubbish:open_engine")
+    desk.environment |= {
+        "PYTHONPATH": str(tmp_path),
+        "IMAGEINVOKER_DATABASE": "rubbish:PWD=s3cret",
+        "IMAGEINVOKER_HISTORY": sqlite_dsn(tmp_path / "history.db"),
+    }
+    done = desk.run(*command)
+    said = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == status, said
+    assert "The engine 'rubbish' is none as this version wants it" in said
+    assert "s3cret" not in said
+    assert "Traceback" not in said
 
 
 def test_rules_are_told_with_the_names_of_any_deployment_server(

@@ -183,5 +183,28 @@ def test_who_sets_what_the_estate_enforces_is_told_that_it_does_not_count(desk: 
 
 
 def test_a_protection_is_judged_with_what_the_estate_has_set(desk: Desk) -> None:
+    cure = "options set domain"
+    assert cure in desk.refused("options", "set", "protection", "domain", "--enforced")
     desk.done("options", "set", "domain", "lab.example", "--estate")
     desk.done("options", "set", "protection", "domain")
+    desk.done("options", "set", "protection", "domain", "--enforced")
+
+
+def test_a_change_is_told_with_what_was_in_force_before_it_and_is_after_it(desk: Desk) -> None:
+    desk.done("options", "set", "timeout", "9", "--estate")
+    desk.done("options", "set", "timeout", "7")
+    assert desk.done("options", "reset", "timeout") == "lab: timeout is what the estate says\n"
+    desk.done("options", "reset", "timeout", "--estate")
+    assert desk.done("options", "reset", "timeout") == "lab: timeout is at its default\n"
+    assert changes(desk) == [
+        {"option": "timeout", "value": "7", "was": "9"},
+        {"option": "timeout", "value": "9", "was": "7"},
+    ]
+
+
+def test_the_options_of_the_estate_are_not_shown_as_those_of_a_site(desk: Desk) -> None:
+    desk.done("options", "set", "timeout", "9", "--estate")
+    for layer in ("--estate", "--enforced"):
+        legend = desk.done("options", "show", layer).splitlines()[-1]
+        assert legend.startswith("* set for all sites")
+        assert "defaults" not in legend

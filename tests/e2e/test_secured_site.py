@@ -234,3 +234,12 @@ async def test_a_folder_of_credentials_has_one_for_each_program(server: SecuredS
             connection = await connect(server.url, "tester", door=door)
             await wait_for_services(connection, server.site, ("auth",))
         await connection.close()
+
+
+def test_who_names_no_deployment_server_is_told_that_it_may_be_of_another_engine(
+    server: SecuredServer,
+) -> None:
+    refused = command(server, "menu", IMAGEINVOKER_DATABASE="")
+    assert refused.returncode == 2
+    assert "IMAGEINVOKER_DATABASE to the ODBC connection string" in refused.stderr
+    assert "ENGINE:ADDRESS" in refused.stderr

@@ -61,14 +61,47 @@ def test_an_unknown_engine_is_refused_with_those_that_there_are(tiny: None) -> N
     assert "s3cret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("place", ["nowhere.at_all:open_engine", "express.engine:gone"])
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("nowhere.at_all:open_engine", "cannot be loaded .*nowhere"),
+        ("express.engine:gone", "cannot be loaded .*gone"),
+        ("half_made:open_engine", "cannot be loaded .*half_made.py, line 1"),
+        ("express.engine:TURNS", "express.engine:TURNS is no function"),
+    ],
+    ids=["no module", "no such name", "an error in it", "no function"],
+)
 def test_an_engine_that_cannot_be_loaded_is_told_with_the_reason(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "half_made.py").write_text("def open_engine(:\n")
     install(tmp_path, "broken", broken=place)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(EngineError, match=r"'broken' cannot be loaded.*(nowhere|gone)"):
+    with pytest.raises(EngineError, match=f"'broken' {why}|'broken' cannot be used: {why}"):
         find("broken:x")
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("return object()", "is none as this version wants it"),
+        ("raise ValueError(address)", "cannot be made of the address that is told .ValueError."),
+        ("raise EngineError('Give a path')", "Give a path"),
+    ],
+    ids=["no engine", "an error", "an address that is none"],
+)
+async def test_what_makes_no_engine_is_refused_without_the_address(
+    body: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"odd_{len(body)}"
+    (tmp_path / f"{module}.py").write_text(
+        f"from engine.finding import EngineError\ndef make(address, site, observe):\n    {body}\n"
+    )
+    install(tmp_path, "odd", odd=f"{module}:make")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(EngineError, match=why) as caught:
+        find("odd:PWD=s3cret").open("lab")
+    assert "s3cret" not in str(caught.value)
 
 
 def test_a_name_that_two_packages_offer_is_refused(

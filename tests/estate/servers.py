@@ -7,10 +7,11 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from bus.door import Door
-from estate.folder import EstateFolder, Wish
+from estate.folder import EstateFolder
 from estate.nats_conf import Place
 from estate.permissions import HUB
 from estate.records import HubServer
+from estate.wishes import Wish
 from tests.buses import BusServer, free_port
 
 HERE = "127.0.0.1"
@@ -59,6 +60,7 @@ class EstateServer(BusServer):
         super().__init__(scratch)
         self.port = at.port
         self.ready = ready
+        self.store = scratch
         self._settings = ready / "nats.conf"
         self._command = [self._command[0], "-c", str(self._settings)]
         self._watch = at.watch

@@ -2,12 +2,8 @@
 
 import json
 import os
-import re
 import shutil
 import stat
-import subprocess
-import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,60 +19,12 @@ from bus.connection import connect
 from bus.revocations import RevocationStore
 from bus.sites import SiteStore
 from estate.folder import EstateFolder
+from tests.estate.desk import CAMPUS, Type, contents
 from tests.estate.servers import add_site, new_estate
 from tests.estate.whole_site import ALL, WholeSite
 from tests.site import STAFF_0117, eventually
 
-Type = Callable[..., "subprocess.CompletedProcess[str]"]
 HOST = "bus.lab.example"
-CAMPUS = ("site", "add", "campus", "--address", "bus.campus.example,192.0.2.10", "--subnet",
-    "10.1.0.0/16")  # fmt: skip
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where the estate is, or will be."""
-    return tmp_path / "estate"
-
-
-@pytest.fixture
-def type_(tmp_path: Path, folder: Path) -> Type:
-    """Types a command; it must end with this status and show no key."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("IMAGEINVOKER")
-    } | {"IMAGEINVOKER_ESTATE": str(folder), "XDG_DATA_HOME": str(tmp_path / "home")}
-
-    def run(*arguments: str, status: int = 0) -> "subprocess.CompletedProcess[str]":
-        done = subprocess.run(
-            [sys.executable, "-m", "cli", *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == status, (arguments, done.stdout, done.stderr)
-        said = done.stdout + done.stderr
-        assert "Traceback" not in said
-        assert not re.search(r"\bS[OAU][A-Z2-7]{56}\b|PRIVATE KEY|\beyJ0eXAi", said)
-        return done
-
-    return run
-
-
-@pytest.fixture
-def begun(type_: Type) -> Type:
-    """An estate has begun."""
-    type_("pki", "init", "acme", "--hub", "hub.example")
-    return type_
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file, by its name, and every folder."""
-    return {
-        str(each.relative_to(folder)): each.read_bytes() if each.is_file() else b"a folder"
-        for each in folder.rglob("*")
-    }
 
 
 def test_all_that_is_made_is_for_nobody_else_to_read(begun: Type, folder: Path) -> None:
@@ -121,6 +69,19 @@ def test_a_sites_folder_holds_all_that_its_server_and_services_need(
             for file in site.rglob("*"):
                 if file.is_file() and file.name != "callout.creds":
                     assert secret not in file.read_bytes(), (key, file)
+
+
+def test_each_folder_says_what_to_do_with_it(begun: Type, folder: Path) -> None:
+    begun(*CAMPUS)
+    for place, server in (("sites/campus", "bus.campus.example"), ("hub/hub-1", "hub.example")):
+        said = (folder / place / "README").read_text()
+        assert "systemctl reload imageinvoker-nats" in said
+        assert "IMAGEINVOKER_HISTORY" in said
+        assert f"--server tls://{server}:4222 --credentials" in said
+        # Nothing is left out of what was to be filled in, and whose files they are is not copied.
+        assert "{" not in said
+        assert "rsync -rpt " in said
+    assert "IMAGEINVOKER_DATABASE" in (folder / "sites/campus/README").read_text()
 
 
 @pytest.mark.parametrize(
@@ -172,6 +133,15 @@ def test_bad_input_is_refused_with_cause_and_cure_and_changes_nothing(
     assert said in begun(*arguments, status=2).stderr
     assert contents(folder) == before
     assert {each.name for each in folder.parent.iterdir()} == {"estate"}
+
+
+def test_a_credential_takes_the_place_of_no_device_or_pipe(begun: Type, folder: Path) -> None:
+    pipe = folder.parent / "pipe"
+    os.mkfifo(pipe)
+    said = begun("pki", "boot", "issue", "winpe", "--out", str(pipe), status=2).stderr
+    assert "no file" in said
+    assert pipe.is_fifo()
+    assert "no image" in begun("pki", "boot", "list").stdout
 
 
 def test_a_nested_subnet_is_taken_where_it_is_meant(begun: Type) -> None:

@@ -203,6 +203,8 @@ OTHERS = {
         f"$KV.{subjects.OPTIONS}.{SITE}.protection",
         subjects.event(SITE, "m", "login_succeeded"),
         subjects.endpoint(SITE, "auth", "login", "m"),
+        "_INBOX_command.x",
+        "_INBOX_menu-campus.x",
     ),
     "monitor": (
         f"{API}.STREAM.PURGE.{subjects.REQUESTS}",

@@ -93,40 +93,6 @@ async def two_sites(tmp_path: Path) -> AsyncIterator[TwoSites]:
         yield estate
 
 
-async def test_a_question_passes_from_the_hub_to_the_one_site_that_is_meant(
-    two_sites: TwoSites,
-) -> None:
-    heard: list[str] = []
-
-    async def answer(message: Msg) -> None:
-        heard.append(message.subject)
-        await message.respond(b"from campus")
-
-    async def overhear(message: Msg) -> None:
-        heard.append("lab overhears")
-
-    menu = await come_in(two_sites.campus, "menu", "menu-campus")
-    other = await come_in(two_sites.lab, "menu", "menu-lab")
-    operator = await come_in(two_sites.hub[0], "operator", "command")
-    try:
-        await menu.subscribe(subjects.endpoint("campus", "menu", "show"), "menu", cb=answer)
-        await other.subscribe(subjects.endpoint("lab", "menu", "*"), "menu", cb=overhear)
-        await menu.flush()
-        subject = subjects.endpoint("campus", "menu", "show", KEY)
-
-        async def ask() -> bytes:
-            try:
-                return (await operator.request(subject, b"", timeout=1)).data
-            except Exception as error:  # noqa: BLE001 (the interest is on its way)
-                return type(error).__name__.encode()
-
-        await eventually(ask, lambda found: found == b"from campus", 10)
-    finally:
-        for each in (menu, other, operator):
-            await each.close()
-    assert set(heard) == {subject}
-
-
 async def test_events_of_all_sites_reach_the_hub_and_its_registry_reaches_all_sites(
     two_sites: TwoSites,
 ) -> None:
@@ -177,25 +143,33 @@ async def test_what_a_site_says_in_anothers_name_does_not_leave_it(two_sites: Tw
     async def hear(message: Msg) -> None:
         heard.append(message.subject)
 
+    keys = Keyring(two_sites.estate.folder / "keys")
     # Whoever has stolen all of a site may say what he likes there: as no service may.
-    thief = await _everything_at(two_sites, "lab")
+    thief = await _everything_at(two_sites.lab, keys.site("lab").account)
     menu = await come_in(two_sites.campus, "menu", "menu-campus")
-    operator = await come_in(two_sites.hub[0], "operator", "command")
+    # And at the hub somebody listens to whatever might come, as no operator may.
+    listener = await _everything_at(two_sites.hub[0], keys.estate().hub)
+    said = (
+        subjects.endpoint("campus", "menu", "show", KEY),
+        subjects.event("campus", KEY, "menu_shown"),
+        subjects.event("lab", KEY, "menu_shown"),
+        subjects.request("campus", KEY),
+        "$JS.campus.API.STREAM.PURGE.IMAGING_EVENTS",
+        "$JS.hub.API.STREAM.DELETE.IMAGING_EVENTS",
+        f"$KV.{subjects.SITES}.estate.campus",
+        # Forged answers, to somebody at the hub.
+        "_INBOX_command.mine",
+        "_INBOX_doctor.mine",
+        "_INBOX_monitor-estate.mine",
+        # The one that passes: a part of how a stream is copied.
+        "$JSC.R.mine",
+    )
     try:
         await menu.subscribe(subjects.endpoint("campus", "menu", "*"), cb=hear)
-        await operator.subscribe("_INBOX_command.mine", cb=hear)
         await menu.flush()
-        await operator.flush()
-        said = (
-            subjects.endpoint("campus", "menu", "show", KEY),
-            subjects.event("campus", KEY, "menu_shown"),
-            subjects.request("campus", KEY),
-            "$JS.campus.API.STREAM.PURGE.IMAGING_EVENTS",
-            "$JS.hub.API.STREAM.DELETE.IMAGING_EVENTS",
-            f"$KV.{subjects.SITES}.estate.campus",
-            # The one that passes: it is an answer, as far as the hub can see.
-            "_INBOX_command.mine",
-        )
+        for subject in said:
+            await listener.subscribe(subject, cb=hear)
+        await listener.flush()
 
         async def say_all() -> list[str]:
             # Again and again: who listens at the hub must first be heard of at the site.
@@ -206,7 +180,42 @@ async def test_what_a_site_says_in_anothers_name_does_not_leave_it(two_sites: Tw
 
         await eventually(say_all, lambda found: found.count(said[-1]) > 10, 20)
     finally:
-        for each in (thief, menu, operator):
+        for each in (thief, menu, listener):
+            await each.close()
+    assert set(heard) == {said[-1]}
+
+
+async def test_nobody_at_the_hub_asks_or_tells_a_site_anything(two_sites: TwoSites) -> None:
+    heard: list[str] = []
+
+    async def hear(message: Msg) -> None:
+        heard.append(message.subject)
+
+    keys = Keyring(two_sites.estate.folder / "keys")
+    speaker = await _everything_at(two_sites.hub[0], keys.estate().hub)
+    listener = await _everything_at(two_sites.campus, keys.site("campus").account)
+    said = (
+        subjects.endpoint("campus", "menu", "show", KEY),
+        subjects.endpoint("campus", "scheduler", "schedule", KEY),
+        subjects.request("campus", KEY),
+        f"$KV.{subjects.OPTIONS}.campus.protection",
+        "_INBOX_command.mine",
+        "$JSC.R.mine",
+    )
+    try:
+        for subject in said:
+            await listener.subscribe(subject, cb=hear)
+        await listener.flush()
+
+        async def say_all() -> list[str]:
+            for subject in said:
+                await speaker.publish(subject, b"")
+            await speaker.flush()
+            return heard
+
+        await eventually(say_all, lambda found: found.count(said[-1]) > 10, 20)
+    finally:
+        for each in (speaker, listener):
             await each.close()
     assert set(heard) == {said[-1]}
 
@@ -349,14 +358,12 @@ async def test_the_line_of_a_site_is_cut_when_its_leaf_credentials_are_revoked(
     await two_sites.lines(2)
 
 
-async def _everything_at(estate: TwoSites, site: str) -> Connection:
-    """Somebody with the key of a site's account, who can allow himself everything there."""
-    account = Keyring(estate.estate.folder / "keys").site(site).account
+async def _everything_at(server: EstateServer, account: KeyPair) -> Connection:
+    """Somebody with the key of an account of a server, who can allow himself everything in it."""
     own = KeyPair.generate("user")
     body = User(version=2, subs=-1, payload=-1, data=-1)
-    file = estate.estate.folder / "thief.creds"
+    file = server.ready / f"{own.public}.creds"
     credentials.write(file, Credentials.of(sign(account, own.public, body, name="thief"), own))
-    server = estate.lab if site == "lab" else estate.campus
     door = Door(ca=server.ready / "tls" / "ca.pem", credentials=file)
     return await asyncio.wait_for(connect(server.url, "thief", door=door), 10)
 

@@ -43,7 +43,7 @@ def test_everybody_hears_answers_to_themselves_and_to_nobody_else(who: str) -> N
     own = {
         **{name: {f"_INBOX_{name}-campus.>"} for name in (*permissions.SERVICES, "callout")},
         "system": {"_INBOX_system-campus.>"},
-        "operator": {"_INBOX_command.>", "_INBOX_doctor.>"},
+        "operator": {"_INBOX_command.>", "_INBOX_doctor.>", "_INBOX_replay.>"},
         "hub operator": {"_INBOX_command.>", "_INBOX_doctor.>"},
         "hub monitor": {"_INBOX_monitor-estate.>"},
         "boot": {"_INBOX_{{name()}}.>"},
@@ -75,3 +75,10 @@ def test_only_who_makes_them_writes_what_others_believe() -> None:
     assert who(f"$KV.{subjects.TECHNICIANS}.campus.>") == {"auth", "operator"}
     assert who(f"$KV.{subjects.REVOKED}.estate.>") == {"operator", "hub operator"}
     assert who(subjects.request("campus")) == {"scheduler", "operator"}
+    # What becomes of a request; every other answer is one, and needs no right of its own.
+    assert {
+        (name, subject)
+        for name, each in EVERYBODY.items()
+        for subject in each.pub.allow
+        if subject.startswith("_INBOX")
+    } == {("scheduler", "_INBOX_scheduler-campus.>"), ("scheduler", "_INBOX_replay.>")}

@@ -51,6 +51,10 @@ def odbc_threads() -> int:
     return sum(thread.name == "odbc" for thread in threading.enumerate())
 
 
+def opened_files() -> list[str]:
+    return [os.path.realpath(each) for each in Path("/proc/self/fd").iterdir()]
+
+
 async def until_no_threads(before: int) -> None:
     async with asyncio.timeout(5):
         while odbc_threads() > before:  # noqa: ASYNC110 - a thread's end sets no event
@@ -403,6 +407,16 @@ async def test_closing_ends_every_thread(dsn: str) -> None:
     await until_no_threads(before)
     with pytest.raises(DatabaseUnavailable):
         await database.transact(ask)
+
+
+async def test_closing_leaves_no_file_of_sqlite_open(tmp_path: Path) -> None:
+    file = tmp_path / "any.db"
+    database = Database(sqlite_dsn(file), create=True)
+    await database.transact(lambda tx: tx.execute("CREATE TABLE any_table (number INTEGER)"))
+    await together(database, 3, ask)
+    assert any(str(file) in each for each in opened_files())
+    await database.close()
+    assert not any(str(file) in each for each in opened_files())
 
 
 async def test_a_cancelled_caller_leaves_the_pool_whole(dsn: str) -> None:

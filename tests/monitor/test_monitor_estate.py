@@ -1,7 +1,9 @@
 """The monitor at the hub: what it shows of all sites is what happened there."""
 
+import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from express.connection import sqlite_dsn
 from express.database import Database
 from services.monitor.estate import Sites
 from services.monitor.metrics import HistoryMetrics
+from tests.echo import until
 from tests.hubs import Estate, estate_of
 from tests.site import eventually, new_id
 
@@ -124,3 +127,33 @@ async def test_a_monitor_that_starts_again_goes_on_where_the_one_before_it_was(
                 lambda found, wanted=2 * round_: found == wanted,
                 PATIENCE,
             )
+
+
+def loops() -> int:
+    """How many loops of monitors go on."""
+    running = (task.get_coro() for task in asyncio.all_tasks())
+    return sum(getattr(each, "__qualname__", "") == "Loop._run" for each in running)
+
+
+async def test_who_stops_while_a_site_is_being_left_leaves_nothing_of_it_behind(
+    estate: Estate, tmp_path: Path
+) -> None:
+    store = await SiteStore.open(estate.hub)
+    await store.write(SiteEntry(name="campus"))
+    registry = CollectorRegistry()
+    database = Database(sqlite_dsn(tmp_path / "history.db"), create=True)
+    sites = Sites(estate.hub, database, HistoryMetrics(registry), 1)
+    try:
+        await sites.start()
+        await eventually(lambda: scheduled(registry, "campus"), lambda found: found == 0, PATIENCE)
+        before = loops()
+        # The history cannot be handed over, so that the leaving takes a while.
+        with closing(sqlite3.connect(tmp_path / "history.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await store.remove("campus")
+            await until(lambda: loops() < before, PATIENCE)
+            await sites.stop()
+        assert loops() == 0
+    finally:
+        await sites.stop()
+        await database.close()

@@ -88,15 +88,15 @@ async def test_a_bus_that_hangs_for_a_while_is_named_and_the_service_goes_on_wit
         assert (await asyncio.to_thread(read, port))["imageinvoker_bus_connected", "auth"] == 1
 
 
-async def test_a_service_is_not_ready_while_its_database_does_not_answer(
+async def test_a_service_is_not_ready_while_its_deployment_server_does_not_answer(
     bus: BusServer, tmp_path: Path
 ) -> None:
     file = tmp_path / "express.db"
     dsn = sqlite_dsn(file)
     menu, scheduler = free_port(), free_port()
     with service("menu", bus, dsn, menu), service("scheduler", bus, dsn, scheduler):
-        await says(menu, 503, "the database does not answer")
-        await says(scheduler, 503, "the database does not answer")
+        await says(menu, 503, "the deployment server does not answer")
+        await says(scheduler, 503, "the deployment server does not answer")
         database = Database(dsn, create=True)
         await create_embedded(database, sample=True)
         await database.close()

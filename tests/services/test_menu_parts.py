@@ -1,6 +1,5 @@
 """Menus that are larger than a message, from the database to the client."""
 
-import asyncio
 import json
 import zlib
 from collections.abc import AsyncIterator
@@ -121,14 +120,16 @@ async def test_a_part_of_a_version_that_is_gone_is_the_beginning_of_the_new_one(
     async with running(url, name, menu(dsn)):
         before = await asked(client, part=1)
         express.sql("UPDATE event SET name = 'Changed (MI)' WHERE event_id = 1")
-        await asyncio.sleep(1)
         assert before.headers
-        after = await asked(client, part=2, of=before.headers[VERSION_HEADER])
+        gone = before.headers[VERSION_HEADER]
+        after = await eventually(
+            lambda: asked(client, part=2, of=gone),
+            lambda found: (found.headers or {}).get(VERSION_HEADER, gone) != gone,
+        )
         beyond = await asked(client, part=1000, of=(after.headers or {})[VERSION_HEADER])
 
         assert after.headers
         assert after.headers[PART_HEADER].startswith("1/")
-        assert after.headers[VERSION_HEADER] != before.headers[VERSION_HEADER]
         assert beyond.headers
         assert beyond.headers[CODE_HEADER] == "400"
 
