@@ -73,11 +73,12 @@ class Line(TcpTransport):
 
     def writelines(self, payload: list[bytes]) -> None:
         """Writes messages; encrypted ones together, as each writing makes a record of its own."""
-        super().writelines([b"".join(payload)] if self.encrypted else payload)
+        if self._io_writer is not None:
+            self._io_writer.writelines([b"".join(payload)] if self.encrypted else payload)
 
     async def read(self, buffer_size: int) -> bytes:
         """What has come; an encrypted line is read once more, since it comes in small records."""
-        came = await super().read(buffer_size)
+        came: bytes = await super().read(buffer_size)
         if came and self.encrypted:
             await asyncio.sleep(0)
             if self._has_more():
