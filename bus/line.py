@@ -71,6 +71,20 @@ class Line(TcpTransport):
             encrypted = self._io_writer.transport
             encrypted.get_protocol().connection_made(encrypted)
 
+    def writelines(self, payload: list[bytes]) -> None:
+        """Writes messages; encrypted ones together, as each writing makes a record of its own."""
+        if self._io_writer is not None:
+            self._io_writer.writelines([b"".join(payload)] if self.encrypted else payload)
+
+    async def read(self, buffer_size: int) -> bytes:
+        """What has come; an encrypted line is read once more, since it comes in small records."""
+        came: bytes = await super().read(buffer_size)
+        if came and self.encrypted:
+            await asyncio.sleep(0)
+            if self._has_more():
+                came += await super().read(buffer_size)
+        return came
+
     async def readline(self) -> bytes:
         """The next line of a server that has not welcomed us yet."""
         if self._io_reader is None or self._io_writer is None:
@@ -97,6 +111,10 @@ class Line(TcpTransport):
         self._given_up = True
         if self._io_writer is not None:
             self._io_writer.transport.abort()
+
+    def _has_more(self) -> bool:
+        # A reader does not tell, and would wait.
+        return bool(getattr(self._io_reader, "_buffer", b""))
 
     def _told(self, what: str) -> object:
         return None if self._io_writer is None else self._io_writer.get_extra_info(what)

@@ -12,7 +12,7 @@ import pyodbc
 from cyclopts import Parameter
 from msgspec import Struct
 
-from bus import subjects
+from bus import hub, subjects
 from bus.__about__ import __version__
 from bus.access_store import AccessStore
 from bus.connection import Connection
@@ -43,6 +43,7 @@ _SERVICES: Final[Mapping[str, Literal["warn", "fail"]]] = {
     "monitor": "warn",
 }
 """The services of a site, and how bad it is if none of a kind is at work."""
+_AT_THE_HUB: Final[Mapping[str, Literal["warn", "fail"]]] = {"monitor": "fail"}
 _CONSUMERS: Final = 1_000
 _LIMITED_SINCE: Final = (2, 15)
 """Consumers that NATS allows on a stream from this version on, unless told otherwise."""
@@ -73,8 +74,9 @@ def doctor(
 ) -> int:
     """Check bus, services, options and database of a site; name what is wrong, and the cure.
 
-    With --image a Windows PE image is looked at instead: is the client in it, which version, which
-    server, how long may it come in, and does anything start it.
+    At the hub of an estate, which has no options and no deployment server of its own, bus and
+    services. With --image a Windows PE image is looked at instead: is the client in it, which
+    version, which server, how long may it come in, and does anything start it.
 
     Nothing is changed. The exit status is 1 if something must be mended.
 
@@ -137,11 +139,11 @@ async def _examine(
     target: Target | None, database_file: Path | None, wanted: tuple[Area, ...]
 ) -> list[Checked]:
     found: list[Checked] = []
-    options = DEFAULTS
+    options: Options | None = DEFAULTS
     if {"bus", "services", "options"} & set(wanted):
         seen, options = await _examine_bus(target)
         found += seen
-    if "database" in wanted:
+    if "database" in wanted and options:
         found += [
             Checked(area="database", finding=finding)
             for finding in await _examine_database(
@@ -151,7 +153,8 @@ async def _examine(
     return [each for each in found if each.area in wanted]
 
 
-async def _examine_bus(target: Target | None) -> tuple[list[Checked], Options]:
+async def _examine_bus(target: Target | None) -> tuple[list[Checked], Options | None]:
+    """What was found, and the site's options; None at a hub, which is no site."""
     try:
         address = find(target)
     except WrongUseError as error:
@@ -164,25 +167,38 @@ async def _examine_bus(target: Target | None) -> tuple[list[Checked], Options]:
     try:
         version = connection.connected_server_version
         text = f"nats-server {version.major}.{version.minor}.{version.patch} at {address.server}"
-        found = [_bus("ok", text), await _examine_stream(connection)]
+        at_hub = await _is_hub(connection)
+        stream = subjects.EVENTS if at_hub else subjects.REQUESTS
+        found = [_bus("ok", text), await _examine_stream(connection, stream)]
         found += [_bus("warn", text, cure) for text, cure in expiring(connection)]
         found += await _examine_consumers(connection, (version.major, version.minor))
-        found += await _examine_services(connection, address)
+        if at_hub:
+            found += await _examine_services(connection, subjects.ESTATE, _AT_THE_HUB)
+            return found, None
+        found += await _examine_services(connection, address.site, _SERVICES)
         seen, options = await _examine_options(connection, address)
         return found + seen, options
     finally:
         await connection.close()
 
 
-async def _examine_stream(connection: Connection) -> Checked:
+async def _is_hub(connection: Connection) -> bool:
+    try:
+        return (await connection.jetstream().account_info()).domain == hub.DOMAIN
+    except nats.errors.Error:
+        return False
+
+
+async def _examine_stream(connection: Connection, stream: str) -> Checked:
     try:
         await connection.jetstream().account_info()
-        info = await connection.jetstream().stream_info(subjects.REQUESTS)
+        info = await connection.jetstream().stream_info(stream)
     except nats.errors.Error:
         cure = "Turn JetStream on in the server's configuration and start a service; it makes it."
-        return _bus("fail", f"the stream {subjects.REQUESTS} is not there", cure)
-    waiting = info.state.messages
-    return _bus("ok", f"{subjects.REQUESTS}: {waiting} requests waiting")
+        return _bus("fail", f"the stream {stream} is not there", cure)
+    count = info.state.messages
+    what = "requests waiting" if stream == subjects.REQUESTS else "events"
+    return _bus("ok", f"{stream}: {count} {what}")
 
 
 async def _examine_consumers(connection: Connection, version: tuple[int, int]) -> list[Checked]:
@@ -206,21 +222,27 @@ async def _examine_consumers(connection: Connection, version: tuple[int, int]) -
     return [_bus("warn", f"{text}; it has room for {limit} unless the limit is lifted", cure)]
 
 
-async def _examine_services(connection: Connection, address: Address) -> list[Checked]:
-    copies = await present(connection, address.site)
+async def _examine_services(
+    connection: Connection, site: str, wanted: Mapping[str, Literal["warn", "fail"]]
+) -> list[Checked]:
+    copies = await present(connection, site)
     found: list[Checked] = []
-    for name, missing in _SERVICES.items():
+    for name, missing in wanted.items():
         versions = sorted(copy.version for copy in copies if copy.name == name)
         finding = Finding(
             check=name,
             state="ok" if versions else missing,
             text=f"{len(versions)} at work, {', '.join(sorted(set(versions)))}"
             if versions
-            else f"none at work for site {address.site!r}",
-            cure="" if versions else f"Start one: imageinvoker {name} --site {address.site}",
+            else f"none at work for site {site!r}",
+            cure="" if versions else f"Start one: imageinvoker {name} {_which(site)}",
         )
         found.append(Checked(area="services", finding=finding))
     return found
+
+
+def _which(site: str) -> str:
+    return "--estate" if site == subjects.ESTATE else f"--site {site}"
 
 
 async def _examine_options(

@@ -110,6 +110,22 @@ async def test_who_has_credentials_comes_in_over_tls(server: SecuredServer) -> N
         assert connection.certificate_ends is not None
 
 
+async def test_what_goes_over_tls_comes_whole_and_in_its_order(server: SecuredServer) -> None:
+    sent = [bytes([number % 251]) * (number * 7_919 % 60_000) for number in range(300)]
+    came: list[bytes] = []
+
+    async def take(message: Msg) -> None:
+        came.append(message.data)
+
+    async with connected(server.url, server.door()) as connection:
+        await connection.subscribe("a.b", cb=take)
+        for data in sent:
+            await connection.publish("a.b", data)
+        await connection.flush()
+        await until(lambda: len(came) == len(sent))
+    assert came == sent
+
+
 async def test_who_has_none_is_refused(tmp_path: Path) -> None:
     server = SecuredServer(tmp_path, with_callout=False)
     server.start()

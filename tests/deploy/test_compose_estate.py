@@ -464,6 +464,9 @@ async def test_a_whole_site_and_the_hub_work_with_what_is_mounted(
     documented = re.findall(r"--rm hub-operator (.*)$", DEPLOYING, re.MULTILINE)
     for command in documented:
         assert await asyncio.to_thread(running.run, "hub-operator", *command.split())
+    examined = await asyncio.to_thread(running.run, "hub-operator", "doctor")
+    assert "monitor" in examined
+    assert "scheduler" not in examined  # A hub has none, and lacks nothing.
 
     key = machine_key(STAFF_0117)
     image = tmp_path / "boot-credential"
