@@ -16,6 +16,7 @@ RUN python -m venv tools \
         --require-hashes --only-binary=:all: -r requirements/services.lock
 
 COPY pyproject.toml README.md LICENSE ./
+COPY boot boot
 COPY bus bus
 COPY cli cli
 COPY client client

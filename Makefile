@@ -40,6 +40,7 @@ check: setup ## lint, format, types, generated documents, who may import whom
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 client
 	$(BIN)/python -m bus.documents --check
 	$(BIN)/pytest -q tests/test_imports.py
 

@@ -2,6 +2,7 @@
 
 import compileall
 import json
+import os
 import py_compile
 import shutil
 import sys
@@ -16,7 +17,7 @@ from typing import Final
 
 from boot.errors import ImageError, OutputError, WrongInputError
 from boot.winpe_python import AMD64, EmbeddablePython, examine_python, pe_machine
-from boot.winpe_scripts import CA, CREDENTIAL, Told, menu_bat, menu_sh
+from boot.winpe_scripts import CA, CREDENTIAL, Told, menu_bat, menu_sh, script_text
 from boot.winpe_startup import STARTNET, WINPESHL, Start, with_call
 from boot.winpe_wheels import fetch_wheels, unpack
 from boot.winpe_wim import Wim, copy_for, quoted, read_wim
@@ -79,7 +80,7 @@ def into_wim(file: Path, out: Path, contents: Contents, index: int | None, start
     here = wim.files(number)
     _check_pe(wim, number, here)
     began = with_call(wim.read(number, WINPESHL), wim.read(number, STARTNET)) if start else None
-    before = (wim.read(number, MENU) or b"").decode("latin-1")
+    before = script_text(wim.read(number, MENU) or b"")
     with staged(contents, before) as (tree, python, packages):
         commands = [f"delete --recursive {CLIENT}"] if CLIENT.lower() in here else []
         commands.append(f"add {quoted(str(tree))} /")
@@ -105,7 +106,7 @@ def into_folder(out: Path, contents: Contents) -> Made:
         ImageError: it cannot be made.
     """
     menu = out.joinpath(MENU.lstrip("/"))
-    before = menu.read_text("latin-1") if menu.is_file() else ""
+    before = script_text(menu.read_bytes()) if menu.is_file() else ""
     with staged(contents, before) as (tree, python, packages):
         try:
             shutil.rmtree(out.joinpath(CLIENT.lstrip("/")), ignore_errors=True)
@@ -134,15 +135,14 @@ def write_scripts(
         startup.mkdir(parents=True, exist_ok=True)
         for name, script in (("menu.sh", menu_sh), ("menu.bat", menu_bat)):
             file = startup / name
-            file.write_bytes(script(told, file.read_text("latin-1") if file.exists() else ""))
+            before = script_text(file.read_bytes()) if file.exists() else ""
+            file.write_bytes(script(told, before))
             file.chmod(0o755)
             written.append(file)
         for source, name in ((ca, CA), (credential, CREDENTIAL)):
             if source is not None:
                 client.mkdir(exist_ok=True)
-                shutil.copyfile(source, client / name)
-                (client / name).chmod(0o600)
-                written.append(client / name)
+                written.append(_put_secret(source, client / name))
     except OSError as error:
         raise OutputError(
             f"{out} cannot be written: {error.strerror}.", "Give another folder: --out DIR."
@@ -181,8 +181,7 @@ def staged(contents: Contents, before: str) -> Iterator[tuple[Path, str, dict[st
         )
         for source, name in ((contents.ca, CA), (contents.credential, CREDENTIAL)):
             if source is not None:
-                shutil.copyfile(source, client / name)
-                (client / name).chmod(0o600)
+                _put_secret(source, client / name)
         menu = tree.joinpath(MENU.lstrip("/"))
         menu.parent.mkdir()
         menu.write_bytes(menu_bat(told, before))
@@ -257,3 +256,11 @@ def _compile(packages: Path, python: EmbeddablePython) -> None:
             stripdir=str(packages),
             invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
         )
+
+
+def _put_secret(source: Path, place: Path) -> Path:
+    """Copies it where nobody else can read it, not even for a moment."""
+    place.unlink(missing_ok=True)
+    with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
+        opened.write(source.read_bytes())
+    return place

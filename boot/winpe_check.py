@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from boot.winpe import CLIENT, MENU, NOTE
-from boot.winpe_scripts import CA, CREDENTIAL, added, server_in
+from boot.winpe_scripts import CA, CREDENTIAL, added, script_text, server_in
 from boot.winpe_startup import STARTNET, WINPESHL, has_call
 from boot.winpe_wim import Wim
 from bus.__about__ import __version__
 from bus.boot_credential import CLOCK_SKEW, CredentialRefused, read
+from client.words import plain
 
 _AGAIN: Final = "Put the client in anew: imageinvoker boot winpe --wim FILE --in-place ..."
 _SOON: Final = 30 * 86_400
@@ -70,12 +71,12 @@ def _files(here: frozenset[str]) -> list[Seen]:
 def _told(here: frozenset[str], menu: bytes | None) -> list[Seen]:
     if menu is None:
         return [Seen("menu.bat", "fail", r"X:\startup\menu.bat is not there", _AGAIN)]
-    text = menu.decode("latin-1")
+    text = script_text(menu)
     server = server_in(text)
     if server is None:
         cure = _AGAIN + " --server tls://HOST:PORT"
         return [Seen("server", "fail", "menu.bat names none", cure)]
-    options = added(text).strip()
+    options = plain(added(text).strip())
     seen = [Seen("server", "ok", f"{server}{', with ' + options if options else ''}")]
     for variable, name in (("CA", CA), ("BOOT_CREDENTIAL", CREDENTIAL)):
         if f"IMAGEINVOKER_{variable}=" in text and f"{CLIENT}/{name}".lower() not in here:

@@ -13,6 +13,7 @@ from boot.errors import WrongInputError
 
 CA: Final = "ca.pem"
 CREDENTIAL: Final = "boot.credential"
+_BYTES: Final = ("utf-8", "surrogateescape")
 _SETTINGS: Final = "[settings]"
 _BAT_CALL: Final = "-m cli client %*"
 _SH_CALL: Final = 'imageinvoker client "$@"'
@@ -50,22 +51,28 @@ def menu_bat(told: Told, before: str = "") -> bytes:
     variables = told.variables("%SystemDrive%\\ImageInvoker\\")
     lines = [f'set "{name}={_in_batch(value)}"' for name, value in variables.items()]
     text = _filled("menu.bat", "rem ", lines) + added(before, _BAT_CALL)
-    return "".join(f"{line}\r\n" for line in text.splitlines()).encode()
+    return "".join(f"{line}\r\n" for line in text.split("\n")).encode(*_BYTES)
 
 
 def menu_sh(told: Told, before: str = "") -> bytes:
     """``/startup/menu.sh``; keeps what an operator has added to the last line of ``before``."""
     variables = told.variables("/ImageInvoker/")
     lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
-    return f"{_filled('menu.sh', '# ', lines)}{added(before, _SH_CALL)}\n".encode()
+    return f"{_filled('menu.sh', '# ', lines)}{added(before, _SH_CALL)}\n".encode(*_BYTES)
+
+
+def script_text(content: bytes) -> str:
+    """A script that an operator may have changed, in whatever encoding; no byte is lost."""
+    return content.decode(*_BYTES)
 
 
 def added(script: str, call: str = _BAT_CALL) -> str:
     """What an operator has added to the call in a script; nothing where there is no call."""
-    for line in reversed(script.splitlines()):
+    # Python would break lines at more than a line feed.
+    for line in reversed(script.split("\n")):
         _, found, rest = line.partition(call)
         if found:
-            return rest.rstrip()
+            return rest.rstrip(" \t\r")
     return ""
 
 

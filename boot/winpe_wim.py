@@ -19,7 +19,7 @@ _HEADER: Final = 208
 _COUNT: Final = slice(44, 48)
 _BOOT: Final = slice(120, 124)
 _OUT: Final = "Give another file, on a disk with room: --out FILE."
-_CURE: Final = "Give the boot.wim of a Windows PE: --wim FILE."
+_CURE: Final = "Give the boot.wim of a Windows PE."
 _LIMIT: Final = 1800
 """Seconds for the largest image on the slowest disk."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, get_args
 
 from boot.errors import WrongInputError
-from boot.linux.told import THEN, Then
+from boot.linux.told import THEN, Then, told
 from bus.boot_credential import CredentialRefused, parts, why_refused
 from bus.door import UnusableError, boot_credential
 from client.settings import WrongUseError, resolve
@@ -18,6 +18,9 @@ CREDENTIAL: Final = f"{FOLDER}/boot-credential"
 PASSWORD: Final = f"{FOLDER}/password"
 CONSOLES: Final = "console=ttyS0,115200 console=tty0"
 """The serial line, where there is one, and the screen, which the kernel takes for its own."""
+
+_MEANT: Final = frozenset("$;{}|&<>\\'")
+"""What the loaders that hand the command line over take for their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,13 +102,29 @@ def passed(wishes: Wishes) -> int:
     Raises:
         WrongInputError: a file or a value makes no sense.
     """
+    _check_line(wishes.append)
+    line = f"{wishes.inside(0)} {wishes.append}"
     try:
-        resolve(environment={}, kernel=wishes.inside(0))
+        unknown = resolve(environment={}, kernel=line).unknown
     except WrongUseError as error:
         raise WrongInputError(str(error), "") from error
+    wrong = [*told(line).wrong, *(f"{name} means nothing." for name in unknown)]
+    if wrong:
+        raise WrongInputError(f"--append: {wrong[0]}", "Correct it, or leave it out.")
     if wishes.password is not None:
         _check_password(wishes.password)
     return max(_of_ca(wishes.ca), _of_credential(wishes.credential))
+
+
+def _check_line(text: str) -> None:
+    unfit = {char for char in text if not (char.isascii() and char.isprintable())}
+    unfit |= _MEANT.intersection(text)
+    if unfit:
+        raise WrongInputError(
+            f"--append: {min(unfit)!r} cannot stand on a kernel's command line.", "Leave it out."
+        )
+    if text.count('"') % 2:
+        raise WrongInputError("--append: a quote is not closed.", 'Write name="two words".')
 
 
 def _check_password(file: Path) -> None:

@@ -8,9 +8,9 @@ from typing import Annotated, Final
 import msgspec
 from cyclopts import App, Parameter
 
-from boot.errors import ImageError, WrongInputError
+from cli.boot_medium import BootCredential, Ca, Server, Site, making, told
 from cli.boot_winpe import scripts, winpe
-from cli.fail import DONE, WRONG, CommandError, WrongUseError
+from cli.fail import DONE
 
 app = App(name="boot", help="Make boot images, and put the client into those that exist.")
 app.command(winpe)
@@ -22,12 +22,10 @@ _OUT: Final = Path("imageinvoker-boot")
 @app.command
 def linux(
     *,
-    server: Annotated[str, Parameter(env_var="IMAGEINVOKER_SERVER")],
-    site: Annotated[str | None, Parameter(env_var="IMAGEINVOKER_SITE")] = None,
-    ca: Annotated[Path | None, Parameter(env_var="IMAGEINVOKER_CA")] = None,
-    boot_credential: Annotated[
-        Path | None, Parameter(env_var="IMAGEINVOKER_BOOT_CREDENTIAL")
-    ] = None,
+    server: Server,
+    site: Site = None,
+    ca: Ca = None,
+    boot_credential: BootCredential = None,
     password_file: Path | None = None,
     then: str = "local",
     out: Path = _OUT,
@@ -42,21 +40,25 @@ def linux(
     quick: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Make a Linux boot image out of Debian's packages: a kernel and an initramfs; no root needed.
+    r"""Make a Linux boot image: a kernel and an initramfs, of Debian's packages.
 
-    A PC that starts it brings its network up by DHCP, shows the portal on its screen and its serial
-    line, and goes on with what --then says. The same packages, client and files make the same
-    image, byte for byte.
+    A PC that starts it brings its network up by DHCP, shows the portal on its
+    screen and its serial line, and goes on with what --then says. Needs Debian
+    with apt, 1.5 GB for a while, and no root. The same packages, client and
+    files make the same image, byte for byte.
 
-    Exit status: 0 made, 1 it could not be made, 2 wrong use.
+    Exit status: 0 made, 1 it could not be made, 2 wrong use; nothing half made
+    is left.
 
     Examples:
 
-        imageinvoker boot linux --server tls://deploy.example:4222 --ca ca.pem
-        --boot-credential linux.credential --ipxe --out /srv/tftp/imageinvoker
+        imageinvoker boot linux --server tls://deploy.example:4222 \
+            --ca ca.pem --boot-credential linux.credential \
+            --ipxe --out /srv/tftp/imageinvoker
 
-        imageinvoker boot linux --server tls://deploy.example:4222 --site london --iso
-        --then agent:./agent --firmware firmware-bnx2 firmware-realtek
+        imageinvoker boot linux --server tls://deploy.example:4222 \
+            --site london --iso --then agent:./agent \
+            --firmware firmware-bnx2 firmware-realtek
 
     Parameters
     ----------
@@ -84,9 +86,11 @@ def linux(
     firmware
         Debian packages with firmware, of which is taken what the drivers in the image ask for.
     append
-        The kernel's command line on the disc and in the scripts, with its consoles.
+        The kernel's command line on the disc and in the scripts, else its consoles alone
+        (console=ttyS0,115200 console=tty0).
     packages
-        Where Debian's packages are kept, so that none is fetched twice; else in the user's cache.
+        Where Debian's packages are kept, so that none is fetched twice; else in the user's cache
+        (~/.cache/imageinvoker/packages).
     offline
         Take the packages that are kept, and fetch none.
     quick
@@ -98,7 +102,8 @@ def linux(
     from boot.linux_image import Order, make  # noqa: PLC0415
     from boot.wishes import CONSOLES, Wishes, parsed_then  # noqa: PLC0415
 
-    try:
+    server, site = told(server, site, boot_credential)
+    with making():
         after, brought = parsed_then(then)
         wishes = Wishes(
             server=server,
@@ -111,21 +116,16 @@ def linux(
             firmware=firmware,
             append=CONSOLES if append is None else append,
         )
-        kept = packages or _cache()
         order = Order(
             wishes=wishes,
             out=out,
-            packages=kept,
+            packages=packages or _cache(),
             offline=offline,
             with_iso=iso,
             with_ipxe=ipxe,
             quick=quick,
         )
         made = make(order, _say)
-    except WrongInputError as error:
-        raise WrongUseError(str(error)) from error
-    except ImageError as error:
-        raise CommandError(str(error), WRONG) from error
     if json:
         sys.stdout.write(msgspec.json.encode(made).decode() + "\n")
         return DONE

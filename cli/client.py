@@ -24,12 +24,22 @@ def client(
     ca: Path | None = None,
     boot_credential: Path | None = None,
 ) -> int:
-    """Open the portal on this machine; with --item deploy without asking anything.
+    """Open the portal on this machine; with --item deploy unattended.
 
-    What is not given here is taken from the environment (IMAGEINVOKER_SERVER, IMAGEINVOKER_SITE,
-    IMAGEINVOKER_CA, IMAGEINVOKER_BOOT_CREDENTIAL, IMAGEINVOKER_USERNAME, IMAGEINVOKER_PASSWORD),
-    then from the kernel command line (imageinvoker.server=, .site=, .ca=, .boot-credential=,
-    .timeout=, .item=, .name=).
+    What is not given here is taken from the environment (IMAGEINVOKER_SERVER,
+    IMAGEINVOKER_SITE, IMAGEINVOKER_CA, IMAGEINVOKER_BOOT_CREDENTIAL,
+    IMAGEINVOKER_USERNAME, IMAGEINVOKER_PASSWORD), then from the kernel command
+    line:
+
+        imageinvoker.server=   imageinvoker.site=    imageinvoker.timeout=
+        imageinvoker.ca=       imageinvoker.boot-credential=
+        imageinvoker.item=     imageinvoker.name=    imageinvoker.machine=
+        imageinvoker.username= imageinvoker.password-stdin
+        imageinvoker.json      imageinvoker.clock=server
+
+    clock=server sets this machine's clock by the server's. BOOTIF= is the card
+    that was booted from. A value with spaces stands in double quotes. A
+    password never stands there: everybody can read it.
 
     Exit status: 0 scheduled or passed by, 2 wrong use, 3 refused, 4 no server.
 

@@ -63,6 +63,17 @@ def make_app(called: str | None) -> App:
     return app
 
 
+def _as_menus_call(tokens: Sequence[str]) -> list[str]:
+    """The client's arguments as menus of Windows PE have always written them.
+
+    The last of several time-outs counts: one may stand in a menu, another where that is called.
+    """
+    words = ["-t" if token.lower() == "/t" else token for token in tokens]
+    for at in [at for at, word in enumerate(words) if word in {"-t", "--timeout"}][-2::-1]:
+        del words[at : at + 2]
+    return words
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and exits with its status."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
@@ -74,8 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.write(f"There is no command {called!r}. Did you mean: {', '.join(near)}?\n")
         sys.exit(WRONG_USE)
     if called == "client":
-        # As menus of Windows PE have always called it.
-        tokens = ["-t" if token.lower() == "/t" else token for token in tokens]
+        tokens = _as_menus_call(tokens)
     try:
         status = make_app(called)(tokens, exit_on_error=False, print_error=True)
     except CycloptsError:

@@ -20,7 +20,17 @@ def follower(settings: Settings) -> Callable[[datetime], None] | None:
 
 def follow(moment: datetime) -> None:
     """Sets the clock to this moment if it is off; one that may not be set is left as it is."""
-    if sys.platform == "win32" or abs(moment.timestamp() - time.time()) <= _ENOUGH:
-        return
-    with contextlib.suppress(OSError):
-        time.clock_settime(time.CLOCK_REALTIME, moment.timestamp())
+    if abs(moment.timestamp() - time.time()) > _ENOUGH:
+        _set(moment.timestamp())
+
+
+if sys.platform == "win32":
+
+    def _set(_seconds: float) -> None:
+        """No image of ours with Windows PE says that its clock is to be set."""
+
+else:
+
+    def _set(seconds: float) -> None:
+        with contextlib.suppress(OSError):
+            time.clock_settime(time.CLOCK_REALTIME, seconds)

@@ -44,7 +44,7 @@ if sys.platform == "win32":
         return None
 
     def _restore_terminal(_before: object) -> None:
-        """Windows puts its console right by itself."""
+        """The command interpreter that called us puts the mode of its console right."""
 
 else:
     import select

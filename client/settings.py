@@ -24,6 +24,18 @@ _OPEN_TO_ALL: Final = (
     "imageinvoker.password on the kernel command line: everybody can read it there. Take it out, "
     "change that password, and give it by IMAGEINVOKER_PASSWORD or by pipe."
 )
+_IN_ADDRESS: Final = (
+    "imageinvoker.server on the kernel command line holds a password or token, which everybody can "
+    "read there. Take it out and change it; IMAGEINVOKER_SERVER may hold one."
+)
+KERNEL_NAMES: Final = frozenset(
+    {
+        *("server", "site", "timeout", "machine", "item", "name", "username", "ca"),
+        *("boot-credential", "password-stdin", "json", "clock"),
+        *("then", "network", "floor", "ntp"),
+    }
+)
+"""What may stand behind ``imageinvoker.``; the last few are for boot images of our own."""
 _SCHEMES = frozenset({"", "nats", "tls", "ws", "wss"})
 
 
@@ -40,7 +52,8 @@ class Settings:
     nothing is asked. ``boot_card`` is the hardware address of the network card this machine has
     booted from. ``ca`` holds whom to believe, else it is whom the system believes;
     ``boot_credential`` holds what lets this boot image in. ``sets_clock`` in a boot image, whose
-    clock is set by what the server says.
+    clock is set by what the server says. ``unknown`` are names on the kernel command line that
+    look like ours, but mean nothing.
     """
 
     server: str | None = field(default=None, repr=False)
@@ -57,6 +70,7 @@ class Settings:
     ca: Path | None = None
     boot_credential: Path | None = None
     sets_clock: bool = False
+    unknown: tuple[str, ...] = ()
 
 
 def resolve(
@@ -79,7 +93,8 @@ def resolve(
     Raises:
         WrongUseError: a value that makes no sense; the text says where it stands.
     """
-    booted = dict(kernel_parameters(kernel))
+    # To the kernel a hyphen in a name is as good as an underscore.
+    booted = {name.replace("_", "-"): value for name, value in kernel_parameters(kernel)}
 
     def told(argument: str | None, variable: str | None, parameter: str) -> tuple[str | None, str]:
         kernel_name = _KERNEL_PREFIX + parameter
@@ -91,6 +106,8 @@ def resolve(
 
     if _KERNEL_PREFIX + "password" in booted:
         raise WrongUseError(_OPEN_TO_ALL)
+    if "@" in booted.get(_KERNEL_PREFIX + "server", ""):
+        raise WrongUseError(_IN_ADDRESS)
     where, where_from = told(server, "IMAGEINVOKER_SERVER", "server")
     token, token_from = told(site, "IMAGEINVOKER_SITE", "site")
     trusted = told(_argument(ca), "IMAGEINVOKER_CA", "ca")[0]
@@ -112,10 +129,16 @@ def resolve(
         password=environment.get("IMAGEINVOKER_PASSWORD") or None,
         password_stdin=password_stdin or _is_set(booted, "password-stdin"),
         json=json or _is_set(booted, "json"),
-        boot_card=_boot_card(booted.get("BOOTIF", "")),
+        boot_card=boot_card(booted.get("BOOTIF", "")),
         ca=Path(trusted) if trusted else None,
         boot_credential=Path(credential) if credential else None,
-        sets_clock=booted.get(f"{_KERNEL_PREFIX}clock") == "server",
+        sets_clock=_clock(booted.get(f"{_KERNEL_PREFIX}clock", "")),
+        unknown=tuple(
+            name
+            for name in booted
+            if name.startswith(_KERNEL_PREFIX)
+            and name.removeprefix(_KERNEL_PREFIX) not in KERNEL_NAMES
+        ),
     )
 
 
@@ -217,7 +240,15 @@ def _seconds(text: str, told_by: str) -> int:
     return int(text[:9])
 
 
-def _boot_card(text: str) -> str | None:
+def _clock(text: str) -> bool:
+    if text not in {"", "server", "keep"}:
+        raise WrongUseError(
+            f"imageinvoker.clock on the kernel command line: {text!r} is neither server nor keep."
+        )
+    return text == "server"
+
+
+def boot_card(text: str) -> str | None:
     """The address in PXELINUX's ``BOOTIF``, which puts the hardware type in front of it."""
     address = text.lower().replace("-", ":")
     return address[3:] if len(address) == len("01:00:11:22:33:44:55") else address or None

@@ -89,6 +89,8 @@ class _Run:
         return self._report(outcome)
 
     async def _deploy(self, item: str, request_id: str) -> Outcome:
+        if self._settings.unknown:
+            _complain(self._words("unknown", names=", ".join(self._settings.unknown)))
         self._say(self._words("connecting", server=shown(self._server)))
         welcome = await self._journey.welcome()
         self._words = Words(welcome.text)

@@ -16,6 +16,7 @@ OWN: Final[dict[str, str]] = {
     "another socket, or ask an operator. It is tried again by itself.",
     "trouble_same": "Nothing tells this computer from others: no serial number, no UUID, no "
     "network card of its own. Ask an operator to set its serial number in the firmware.",
+    "unknown": "On the kernel command line {names} means nothing. Is it spelt as in the manual?",
     "waited": "{seconds} s",
 }
 """What the client says of itself, without any site, so that no site can change it."""

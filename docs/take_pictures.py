@@ -4,10 +4,12 @@ Run by `make pictures`; writes docs/pictures/*.png and docs/pictures/journey.gif
 """
 
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -80,6 +82,7 @@ def main() -> None:
                 time.sleep(0.1)
             client = [*command, "client", "--machine", str(folder / "machine.json")]
             first_boot(client, environment)
+            busy_server(client, folder / "site" / "express.db", environment)
             for words, typed in _CLOSING:
                 subprocess.run(
                     [*command, *words],
@@ -91,6 +94,7 @@ def main() -> None:
             second_boot(client, environment)
             (folder / "junk.json").write_text(_JUNK)
             small_and_odd(command, folder, environment)
+            shut_out(client, environment)
         finally:
             site.terminate()
             site.wait()
@@ -128,6 +132,25 @@ def first_boot(client: list[str], environment: dict[str, str]) -> None:
         take(pc, "scheduled")
 
 
+def busy_server(client: list[str], database: Path, environment: dict[str, str]) -> None:
+    """A deployment server that keeps a request waiting: somebody else writes to its database."""
+    with (
+        closing(sqlite3.connect(database, isolation_level=None)) as other,
+        Terminal(client, environment) as pc,
+    ):
+        pc.wait_for("known as FIN-0042")
+        pc.type("i")
+        pc.wait_for("What is to be deployed")
+        pc.type("\r")
+        pc.wait_for("schedules")
+        other.execute("BEGIN IMMEDIATE")
+        pc.type("\r")
+        pc.wait_for("safely kept")
+        take(pc, "scheduling")
+        other.execute("ROLLBACK")
+        pc.wait_for("Scheduled for")
+
+
 def second_boot(client: list[str], environment: dict[str, str]) -> None:
     """The same machine again, known by now, at a site with accounts and folders."""
     with Terminal(client, environment) as pc:
@@ -160,6 +183,19 @@ def small_and_odd(command: list[str], folder: Path, environment: dict[str, str])
         pc.type("i")
         pc.wait_for("ENTER tries again")
         take(pc, "same")
+
+
+def shut_out(client: list[str], environment: dict[str, str]) -> None:
+    """Somebody who guesses passwords."""
+    with Terminal([*client, "-t", "0"], environment) as pc:
+        pc.wait_for("known as FIN-0042")
+        pc.type("i")
+        pc.wait_for("User name")
+        pc.type("alice\r")
+        for tries_left in ("Tries left: 2", "Tries left: 1", "No entry"):
+            pc.type("guess\r")
+            pc.wait_for(tries_left)
+        take(pc, "locked")
 
 
 def failing(command: list[str], folder: Path, environment: dict[str, str]) -> None:

@@ -26,6 +26,8 @@ _PATIENCE: Final = 2.0
 """Seconds in which it answers, if it does."""
 _MOST: Final = 1 << 18
 """Bytes that may wait for a slow line; one that is further behind misses what is shown."""
+_HELD_UP: Final = 1.0
+"""Seconds in which one console at least has taken something, or nobody is waited for."""
 _OPENING: Final = os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK
 
 
@@ -129,8 +131,7 @@ class Consoles:
 
     def typed(self, seconds: float) -> bytes:
         """What is typed on any of them, waited for that long."""
-        behind = [console for console in self._all if console.is_behind]
-        ready, free, _ = select.select(self._all, behind, [], seconds)
+        ready, free, _ = select.select(self._all, self._behind(), [], seconds)
         for console in free:
             console.go_on()
         return b"".join(console.typed() for console in ready)
@@ -160,17 +161,24 @@ class Consoles:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) % 256
 
     def _relay(self, terminal: int) -> None:
-        size = self.size
+        size, takes = self.size, True
         while True:
-            behind = [console for console in self._all if console.is_behind]
-            handles = [terminal, *(console.fileno() for console in self._all)]
-            ready, free, _ = select.select(handles, behind, [], 1.0)
+            behind = self._behind()
+            # The fastest console sets the pace, as long as there is one that takes anything.
+            waits = takes and bool(behind) and len(behind) == len(self._all)
+            handles = [console.fileno() for console in self._all]
+            ready, free, _ = select.select(
+                handles if waits else [terminal, *handles], behind, [], _HELD_UP
+            )
+            if free or waits:
+                takes = bool(free)
             for console in free:
                 console.go_on()
             if terminal in ready:
                 try:
                     shown = os.read(terminal, 65_536)
                 except OSError:  # whoever had its other side has ended
+                    self._hand_over()
                     return
                 self.show(shown)
             for console in self._all:
@@ -179,6 +187,16 @@ class Consoles:
             if not ready and self.size != size:
                 size = self.size
                 self._fit(terminal)
+
+    def _behind(self) -> list[Console]:
+        return [console for console in self._all if console.is_behind]
+
+    def _hand_over(self) -> None:
+        """Gives slow consoles a while to show the end."""
+        until = time.monotonic() + _HELD_UP
+        while (behind := self._behind()) and (left := until - time.monotonic()) > 0:
+            for console in select.select([], behind, [], left)[1]:
+                console.go_on()
 
     def _fit(self, terminal: int) -> None:
         columns, rows = self.size

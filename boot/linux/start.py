@@ -73,19 +73,22 @@ class Session:
         return self._after(status, settings)
 
     def _wait(self, settings: Settings, first: First) -> bytes:
-        """Loads the client, and waits for the network where it makes sense; what was typed.
+        """Waits for the network where it makes sense, while the client is loaded; what was typed.
 
         A time-out that this PC was told holds whatever the network is at. One that the site knows
         is heard over the network, which is waited for then.
         """
         self._start_network()
+        if settings.timeout is not None:
+            # The client loads itself, in a process that shares nothing that is to be copied.
+            return self._consoles.typed(0)[-64:]
         _load(settings)
         # Only here: the first screen does without.
         from boot.linux import keeper  # noqa: PLC0415
 
         loaded = time.monotonic()
         typed = self._consoles.typed(0)
-        while settings.timeout is None and not typed.endswith(_GO_ON):
+        while not typed.endswith(_GO_ON):
             # While the client was loaded, a slow PC had no time for anything else.
             seen = network.since(keeper.tells(), loaded)
             if network.waits(seen, self._boot.patience) <= 0:

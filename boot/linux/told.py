@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, cast, get_args
 
-from client.settings import kernel_parameters
+from client.settings import boot_card, kernel_parameters
 
 Then = Literal["agent", "script", "shell", "reboot", "poweroff", "local"]
 """What comes after the portal."""
@@ -50,7 +50,7 @@ def told(text: str) -> Told:
     return Told(
         then=cast("Then", then),
         patience=PATIENCE if patience is None else min(patience, LONGEST),
-        boot_card=card(given.get("BOOTIF", "")),
+        boot_card=boot_card(given.get("BOOTIF", "")),
         floor=_number(given, "floor", wrong) or 0,
         ntp=tuple(filter(None, (each.strip() for each in _value(given, "ntp").split(",")))),
         server=_value(given, "server"),
@@ -58,12 +58,6 @@ def told(text: str) -> Told:
         ca=_value(given, "ca") or None,
         wrong=tuple(wrong),
     )
-
-
-def card(text: str) -> str | None:
-    """The address in PXELINUX's ``BOOTIF``, which puts the hardware type in front of it."""
-    address = text.lower().replace("-", ":")
-    return address[3:] if len(address) == len("01:00:11:22:33:44:55") else address or None
 
 
 def _value(given: Mapping[str, str], name: str) -> str:

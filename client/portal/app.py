@@ -64,6 +64,7 @@ class Portal(App[int], inherit_bindings=False):
                 words,
                 shown(self.server),
                 DEFAULTS.timeout if timeout is None else timeout,
+                self.settings.unknown,
             )
         return self._first
 

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 _SCREENS: Final = re.compile(r"/dev/(?:tty\d+|pts/\d+)\Z")
-"""Terminals of which the kernel knows the size, and which take UTF-8."""
+"""Terminals of which the kernel knows the size, and which take UTF-8 unless they are older ones."""
+_OLD: Final = ("vt", "ansi", "dumb")
+"""How the names of terminals begin that may not know Unicode."""
 _PATIENCE: Final = 1.0
 """Seconds; at 9600 baud an answer is here in 50 ms, over a network of consoles in half a second."""
 _QUESTION: Final = b"\x1b7\x1b[999;999H\x1b[6n\x1b[1;1H\xc3\xa9\x1b[6n\x1b[1;1H\x1b[K\x1b8"
@@ -90,7 +92,8 @@ else:
             except (OSError, termios.error):
                 return self
             self._size_is_known = bool(columns and rows)
-            if self._size_is_known and _SCREENS.match(name):
+            is_old = os.environ.get("TERM", "").startswith(_OLD)
+            if self._size_is_known and _SCREENS.match(name) and not is_old:
                 return self
             self._before = before
             tty.setraw(self._taking, termios.TCSANOW)

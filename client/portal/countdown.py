@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from textual import events
 from textual.widget import Widget
@@ -20,10 +20,18 @@ _TICK = 0.1
 class CountdownScreen(PortalScreen[bool]):
     """Answers True when ``i`` was pressed, False when the time was up; no other key does a thing.
 
-    The seconds count from the first moment the screen is seen; 0 waits for ever.
+    The seconds count from the first moment the screen is seen; 0 waits for ever. ``unknown`` are
+    names of what this machine was told and nobody understands.
     """
 
-    def __init__(self, title: tuple[str, str], words: Words, server: str, timeout: int) -> None:
+    def __init__(
+        self,
+        title: tuple[str, str],
+        words: Words,
+        server: str,
+        timeout: int,
+        unknown: Sequence[str] = (),
+    ) -> None:
         super().__init__(title, words("countdown_help"))
         self._words = words
         self._timeout = timeout
@@ -34,6 +42,7 @@ class CountdownScreen(PortalScreen[bool]):
         self._computer = words_of(words("connecting", server=server))
         self._call = words_of(words("countdown"), classes="strong")
         self._progress = Progress()
+        self._unknown = words("unknown", names=", ".join(unknown)) if unknown else ""
 
     def body(self) -> Iterator[Widget]:
         """The widgets between title and help."""
@@ -43,6 +52,9 @@ class CountdownScreen(PortalScreen[bool]):
         yield gap()
         yield self._progress
         yield self._left
+        if self._unknown:
+            yield gap()
+            yield words_of(self._unknown, classes="warn")
 
     def on_mount(self) -> None:
         """Told by Textual."""

@@ -1,12 +1,15 @@
 """Textual's way to a terminal of Linux, made fit for a serial line."""
 
 import select
+import sys
 from typing import Final
 
 from textual.drivers.linux_driver import LinuxDriver
 
 from client.portal.ascii import ascii_like
 from client.status import DONE
+
+assert sys.platform != "win32"  # noqa: S101 (mypy knows platforms by branches and by this)
 
 _GONE: Final = select.POLLHUP | select.POLLERR | select.POLLNVAL
 

@@ -16,7 +16,10 @@ _MINUTE = 60
 
 
 class RefusedScreen(PortalScreen[bool]):
-    """Answers True to try something else, False to leave."""
+    """Answers True to try something else, False to leave.
+
+    With ``again_in`` it is tried again by itself after so many seconds.
+    """
 
     def __init__(
         self,
@@ -27,16 +30,19 @@ class RefusedScreen(PortalScreen[bool]):
         *,
         request_id: str = "",
         help_text: str = "refused_help",
+        again_in: float | None = None,
     ) -> None:
         super().__init__(title, words(help_text))
         self._words = words
         self._message = message
         self._computers = computers
         self._request_id = request_id
+        self._again_in = again_in
 
     def body(self) -> Iterator[Widget]:
         """The widgets between title and help."""
-        yield words_of(self._words("refused"), classes="bad")
+        heading = "refused" if self._request_id else "refused_start"
+        yield words_of(self._words(heading), classes="bad")
         yield gap()
         yield words_of(self._message)
         if self._computers:
@@ -45,6 +51,11 @@ class RefusedScreen(PortalScreen[bool]):
         if self._request_id:
             yield gap()
             yield words_of(self._words("request", request_id=self._request_id))
+
+    def on_mount(self) -> None:
+        """Told by Textual."""
+        if self._again_in is not None:
+            self.set_timer(self._again_in, lambda: self.finish(True))
 
     def on_key(self, event: events.Key) -> None:
         """Told by Textual."""

@@ -34,10 +34,25 @@ _MOMENT: Final = 0.2
 """Seconds an answer may take before the screen says that it is waited for."""
 _FRESH: Final = 30.0
 """Seconds for which a welcome is believed when somebody enters."""
+_AGAIN: Final = 5.0
+"""Seconds after which a machine that its site does not serve asks again."""
+_ALONE: Final = 300
+"""Seconds without a key after which nobody is taken to be there, where no site says how many."""
 _NAME_PROBLEMS: Final = frozenset({"bad_name", "name_taken"})
 
 Answered = TypeVar("Answered")
 Result = TypeVar("Result")
+
+
+def idle_limit(welcome: Welcome | None, timeout: int | None) -> int:
+    """Seconds without a key after which the boot goes on; 0 is never.
+
+    Before the site has said how many it is ours to say: a portal that somebody opened and left (or
+    noise on a line did) holds no boot up for ever, unless it was told to wait for ever.
+    """
+    if welcome is not None:
+        return welcome.idle_timeout
+    return 0 if timeout == 0 else _ALONE
 
 
 class LeftError(Exception):
@@ -61,14 +76,15 @@ class Way:
         self._notice = ""
         self._tell = portal.first.notice
         self._journey = self._begun()
+        self._finding = asyncio.create_task(self._journey.welcome())
+        self._is_answered = False
 
     async def walk(self) -> int:
         """Goes all the way; the exit status."""
-        finding = asyncio.create_task(self._journey.welcome())
         try:
-            if not await self._countdown(finding):
-                return DONE if finding.done() else NO_SERVER
-            welcome = await self._enter(finding)
+            if not await self._countdown():
+                return DONE if self._is_answered else NO_SERVER
+            welcome = await self._enter()
             place = Place()
             while True:
                 menu = await self._signed_in(welcome, self._menu)
@@ -81,7 +97,7 @@ class Way:
         except LeftError as left:
             return left.status
         finally:
-            await end(finding)
+            await end(self._finding)
             await self._journey.close()
 
     def _begun(self) -> Journey:
@@ -92,14 +108,20 @@ class Way:
             portal.server, settings.site, machine, self._notify, door, follower(settings)
         )
 
-    async def _countdown(self, finding: asyncio.Task[Welcome]) -> bool:
+    async def _countdown(self) -> bool:
         screen = self._portal.first
-        await _either(finding, screen.answer)
-        if finding.done():
+        while not screen.answer.done():
+            await _either(self._finding, screen.answer)
+            if not self._finding.done():
+                break
+            self._is_answered = True
             try:
-                welcome = finding.result()
+                welcome = self._finding.result()
             except Problem as problem:
                 screen.notice(said(self._words, problem.body()))
+                await asyncio.wait({screen.answer}, timeout=_AGAIN)
+                if not screen.answer.done():
+                    await self._find_again(problem)
             else:
                 self._greet(welcome)
                 local = self._portal.settings.timeout
@@ -109,31 +131,32 @@ class Way:
                     welcome.computer.name if welcome.computer else None,
                     welcome.timeout if local is None else local,
                 )
+                break
         return await screen.answer
 
-    async def _enter(self, finding: asyncio.Task[Welcome]) -> Welcome:
+    async def _enter(self) -> Welcome:
         """The site's welcome, a fresh one, however long it takes."""
-        if self._welcome and time.monotonic() - self._welcomed_at < _FRESH:
-            return self._welcome
-        if finding.done() and not finding.exception():
-            return await self._found(self._journey.welcome())
-        return await self._found(finding)
-
-    async def _found(self, finding: Awaitable[Welcome]) -> Welcome:
+        if self._welcome:
+            if time.monotonic() - self._welcomed_at < _FRESH:
+                return self._welcome
+            self._finding = asyncio.create_task(self._journey.welcome())
         while True:
             waiting = self._waiting("connecting", "connecting_help")
             try:
-                welcome = await self._awaited(finding, waiting, left=NO_SERVER)
+                welcome = await self._awaited(self._finding, waiting, left=NO_SERVER)
             except Problem as problem:
-                await self._refused(problem.body())
-                if problem.code == "bad_machine":
-                    # A card that was plugged in meanwhile may tell it from others.
-                    await self._journey.close()
-                    self._journey = self._begun()
-                finding = self._journey.welcome()
+                await self._refused(problem.body(), again_in=_AGAIN)
+                await self._find_again(problem)
             else:
                 self._greet(welcome)
                 return welcome
+
+    async def _find_again(self, problem: Problem) -> None:
+        if problem.code == "bad_machine":
+            # A card that was plugged in meanwhile may tell it from others.
+            await self._journey.close()
+            self._journey = self._begun()
+        self._finding = asyncio.create_task(self._journey.welcome())
 
     def _greet(self, welcome: Welcome) -> None:
         self._welcome = welcome
@@ -250,8 +273,10 @@ class Way:
         finally:
             await end(work)
 
-    async def _refused(self, problem: ProblemBody, request_id: str = "") -> None:
-        """Says no; comes back when the technician wants to try something else."""
+    async def _refused(
+        self, problem: ProblemBody, request_id: str = "", *, again_in: float | None = None
+    ) -> None:
+        """Says no; comes back when the technician wants to try something else, or by itself."""
         again = await self._ask(
             RefusedScreen(
                 self._title(),
@@ -260,6 +285,7 @@ class Way:
                 problem.details.computers or (),
                 request_id=request_id,
                 help_text="refused_help" if request_id else "refused_start_help",
+                again_in=again_in,
             ),
             idle=REFUSED,
         )
@@ -275,7 +301,7 @@ class Way:
             await asyncio.wait({task}, timeout=_MOMENT)
             if not task.done():
                 await self._show_now(screen)
-                await self._unless_idle(task, screen.answer, status=DONE)
+                await self._unless_idle(task, screen.answer, status=left)
             if not task.done():
                 raise LeftError(left)
             return await task
@@ -309,7 +335,7 @@ class Way:
         status: int,
     ) -> None:
         """Waits for either; leaves with ``status`` when nobody touches a key for too long."""
-        limit = self._welcome.idle_timeout if self._welcome else 0
+        limit = idle_limit(self._welcome, self._portal.settings.timeout)
         while not one.done() and not other.done():
             left = limit - self._portal.idle_for
             if limit and left <= 0:

@@ -47,3 +47,27 @@ def test_a_server_that_makes_no_sense_is_refused() -> None:
         passed(Wishes(server="gopher://x"))
     with pytest.raises(WrongInputError):
         quoted('a"b')
+
+
+@pytest.mark.parametrize(
+    ("append", "said"),
+    [
+        ("console=tty0 imageinvoker.item=Prüfung", "'ü' cannot stand"),
+        ("console=tty0\nconsole=ttyS0", r"'\\n' cannot stand"),
+        ("imageinvoker.name=$name", r"'\$' cannot stand"),
+        ('imageinvoker.item="Exam Mode', "a quote is not closed"),
+        ("imageinvoker.timeout=soon", "'soon' is no time-out"),
+        ("imageinvoker.then=dance", "'dance' is none of"),
+        ("imageinvoker.timout=0", "--append: imageinvoker.timout means nothing"),
+        ("imageinvoker.password=hush", "everybody can read it there"),
+    ],
+)
+def test_a_command_line_that_no_pc_could_go_by_is_refused(append: str, said: str) -> None:
+    with pytest.raises(WrongInputError, match=said) as caught:
+        passed(Wishes(server="nats://10.0.0.1:4222", append=append))
+    assert "hush" not in str(caught.value)
+
+
+def test_a_command_line_may_hold_all_that_the_client_takes() -> None:
+    append = 'console=ttyS0,115200 imageinvoker.item="Exam Mode" imageinvoker.then=reboot'
+    assert passed(Wishes(server="nats://10.0.0.1:4222", append=append)) == 0

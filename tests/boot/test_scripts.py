@@ -74,6 +74,32 @@ def test_a_second_run_keeps_what_was_added_and_replaces_what_was_told(tmp_path: 
         assert "tls://deploy.example" in text
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "cp850"])
+def test_what_was_added_stays_byte_by_byte_in_whatever_encoding(
+    tmp_path: Path, encoding: str
+) -> None:
+    write_scripts(tmp_path, NOBODY, None, None, None)
+    added_bytes = ' --item "Prüfung à la carte, erste"'.encode(encoding)
+    for name in ("menu.sh", "menu.bat"):
+        file = tmp_path / "startup" / name
+        file.write_bytes(file.read_bytes().rstrip() + added_bytes + b"\r\n")
+    for _ in range(2):
+        write_scripts(tmp_path, "tls://deploy.example", None, None, None)
+        for name, end in (("menu.sh", b"\n"), ("menu.bat", b"\r\n")):
+            assert (tmp_path / "startup" / name).read_bytes().endswith(added_bytes + end)
+
+
+def test_of_two_time_outs_the_one_that_stands_in_the_menu_counts(menu: Path) -> None:
+    menu.write_text(menu.read_text().rstrip("\n") + " -t 1\n")
+    with Terminal(["sh", str(menu), "/t", "0", "--timeout", "30"], environment()) as pc:
+        assert pc.status() == 4
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_every_shell_can_read_menu_sh(menu: Path, shell: str) -> None:
+    subprocess.run([shell, "-n", str(menu)], check=True, timeout=10)
+
+
 def test_the_files_that_are_named_are_put_beside(tmp_path: Path) -> None:
     ca = tmp_path / "estate.pem"
     ca.write_bytes(Authority().pem)

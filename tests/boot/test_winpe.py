@@ -272,6 +272,24 @@ def test_a_look_says_what_an_image_lacks(wim: Path, contents: Contents, tmp_path
     assert states(out)["files"] == "fail"
 
 
+def test_a_look_says_what_an_operator_has_added_in_whatever_encoding(
+    wim: Path, contents: Contents, tmp_path: Path
+) -> None:
+    into_wim(wim, wim, contents, None, start=True)
+    changed = tmp_path / "menu.bat"
+    menu = extracted(wim, "/startup/menu.bat").rstrip()
+    changed.write_bytes(menu.encode() + b' --item "Pr\x81fung \x85 la"\r\n')
+    subprocess.run(
+        ["wimlib-imagex", "update", str(wim), "1", "--command", f"add {changed} /startup/menu.bat"],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    into_wim(wim, wim, contents, None, start=True)
+    said = next(seen for seen in look_into(read_wim(wim), 1) if seen.check == "server")
+    assert said.text == f'{SERVER}, with --item "Pr?fung ? la"'
+
+
 def test_a_credential_that_has_expired_does_not_go_into_an_image(
     wim: Path, python: Path, wheels: Path, tmp_path: Path
 ) -> None:

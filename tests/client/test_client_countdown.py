@@ -101,7 +101,7 @@ async def test_a_machine_the_site_will_not_serve_is_told_why_and_may_try_again(s
     async with at_portal(site.url, site.site) as technician:
         await technician.sees("Several computers match this machine.")
         await technician.enters()
-        await technician.sees("This could not be scheduled", "Several computers match")
+        await technician.sees("This computer cannot be served here", "Several computers match")
         first = technician.portal.screen
         await technician.presses("enter")
         await until(lambda: technician.portal.screen is not first, technician.text)

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import termios
+import textwrap
 import time
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from bus.texts import TEXTS
 from client.portal.ascii import ascii_like
 from client.portal.asking import Terminal, read_answers
 from client.portal.terminal import help_lines
+from client.words import OWN
 
 NOBODY = "nats://127.0.0.1:1"
 
@@ -29,7 +32,8 @@ NOBODY = "nats://127.0.0.1:1"
 class Line:
     """A terminal at the end of a line that tells nothing by itself, with a portal on it.
 
-    It answers where its cursor stands, unless it is ``mute``.
+    It answers where its cursor stands, unless it is ``mute``. With ``tells_size`` it is at the end
+    of a network, of which the system knows how large it is.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class Line:
         mute: bool = False,
         latin: bool = False,
         timeout: int = 0,
+        tells_size: bool = False,
     ) -> None:
         self.screen = pyte.Screen(columns, rows)
         self.screen.write_process_input = self.type  # type: ignore[method-assign]
@@ -51,7 +56,11 @@ class Line:
         if latin:
             self._stream.select_other_charset("@")
         self._main, other = pty.openpty()
-        fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 0, 0, 0, 0))
+        fcntl.ioctl(
+            other,
+            termios.TIOCSWINSZ,
+            struct.pack("HHHH", *((rows, columns) if tells_size else (0, 0)), 0, 0),
+        )
         # A line has no environment, but whoever runs tests on several cores may set one.
         told = {name: v for name, v in os.environ.items() if name not in {"COLUMNS", "LINES"}}
         self.process = subprocess.Popen(
@@ -134,14 +143,37 @@ async def test_a_terminal_of_40_columns_is_filled_and_not_overfilled(
     await asyncio.to_thread(goes)
 
 
+def test_the_smallest_terminal_has_room_for_all_that_a_screen_says(machine_file: Path) -> None:
+    with Line(NOBODY, "lab", machine_file, columns=40, rows=12) as pc:
+        pc.sees("Press i for the deployment menu", "The computer waits", "! Nobody answers at this")
+        pc.type("i")
+        pc.sees(
+            "! Nobody answers", "It is tried again by itself.", "ESC goes on without the portal."
+        )
+        pc.type("\x1b")
+        pc.leaves_with(4)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*(name for name in {**TEXTS, **OWN} if name.startswith(("trouble_", "network_"))), "lost"],
+)
+def test_what_is_wrong_fits_on_a_narrow_screen(name: str) -> None:
+    text = {**TEXTS, **OWN}[name].replace("{message}", "tls://deploy.example.org:4222")
+    assert len(textwrap.wrap(f"! {text}", 40 - 2)) <= 5
+
+
+@pytest.mark.parametrize("tells_size", [False, True])
 @pytest.mark.parametrize(("latin", "shown"), [(False, "Büro – 5 €"), (True, "Buro - 5 ?")])
 async def test_letters_are_those_that_the_terminal_knows(
-    site: Site, machine_file: Path, latin: bool, shown: str
+    site: Site, machine_file: Path, latin: bool, shown: str, tells_size: bool
 ) -> None:
     site.menu = menu(*items("Büro – 5 €"))
 
     def goes() -> None:
-        with Line(site.url, site.site, machine_file, latin=latin, columns=80) as pc:
+        with Line(
+            *(site.url, site.site, machine_file), latin=latin, columns=80, tells_size=tells_size
+        ) as pc:
             pc.sees("known as PC-0815")
             pc.type("i")
             pc.sees(shown)

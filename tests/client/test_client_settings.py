@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from boot.linux.told import told
 from client.settings import (
+    KERNEL_NAMES,
     Settings,
     WrongUseError,
     kernel_parameters,
@@ -46,10 +48,10 @@ def test_the_kernel_command_line_says_everything() -> None:
 
 
 def test_the_kernel_command_line_holds_all_that_the_client_takes_but_what_is_secret() -> None:
-    told = resolve(environment={}, kernel=KERNEL)
+    resolved = resolve(environment={}, kernel=KERNEL)
     usual = Settings()
-    left = {name for name in Settings.__slots__ if getattr(told, name) == getattr(usual, name)}
-    assert left == {"password"}
+    left = {name for name in Settings.__slots__ if getattr(resolved, name) == getattr(usual, name)}
+    assert left == {"password", "unknown"}
 
 
 @pytest.mark.parametrize("where", ["imageinvoker.password=hush", "imageinvoker.password"])
@@ -57,6 +59,47 @@ def test_a_password_on_the_kernel_command_line_is_refused_and_not_repeated(where
     with pytest.raises(WrongUseError, match="change that password") as caught:
         resolve(environment={}, kernel=where)
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "server", ["nats://ann:hush@deploy", "tls://hush@deploy", "tls://a,tls://:hush@b"]
+)
+def test_a_secret_in_an_address_on_the_kernel_command_line_is_refused_as_well(
+    server: str,
+) -> None:
+    with pytest.raises(WrongUseError, match="everybody can read there") as caught:
+        resolve(environment={}, kernel=f"imageinvoker.server={server}")
+    assert "hush" not in str(caught.value)
+    with pytest.raises(WrongUseError):
+        resolve(server="tls://other", environment={}, kernel=f"imageinvoker.server={server}")
+    assert resolve(environment={"IMAGEINVOKER_SERVER": "tls://hush@deploy"}).server
+
+
+def test_names_that_mean_nothing_are_kept_to_be_told_without_their_values() -> None:
+    kernel = "quiet imageinvoker.tiemout=0 imageinvoker.pasword=hush other.timeout=1 imageinvoker."
+    settings = resolve(environment={}, kernel=kernel)
+    assert settings.unknown == ("imageinvoker.tiemout", "imageinvoker.pasword", "imageinvoker.")
+    assert settings.timeout is None
+
+
+def test_all_names_of_the_client_and_of_our_own_boot_images_mean_something() -> None:
+    of_image = "imageinvoker.then=shell imageinvoker.network=9 imageinvoker.ntp=a"
+    assert told(of_image).then == "shell"
+    assert resolve(environment={}, kernel=f"{KERNEL} {of_image}").unknown == ()
+
+
+@pytest.mark.parametrize("name", sorted(KERNEL_NAMES - {"floor"}))
+def test_every_name_stands_in_the_manual(name: str) -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    manual = (docs / "portal.md").read_text() + (docs / "boot-images.md").read_text()
+    assert f"`imageinvoker.{name}" in manual
+
+
+def test_a_hyphen_in_a_name_is_as_good_as_an_underscore_as_it_is_to_the_kernel() -> None:
+    settings = resolve(environment={}, kernel="imageinvoker.boot_credential=/credential")
+    assert (settings.boot_credential, settings.unknown) == (Path("/credential"), ())
+    with pytest.raises(WrongUseError):
+        resolve(environment={}, kernel='"imageinvoker.password=a b"')
 
 
 @pytest.mark.parametrize(("value", "means"), [("", True), ("=1", True), ("=off", False)])
@@ -116,6 +159,7 @@ def test_the_password_comes_from_the_environment_and_is_never_shown() -> None:
         ({}, "imageinvoker.timeout=soon", "imageinvoker.timeout on the kernel command line"),
         ({}, "imageinvoker.timeout=²", "imageinvoker.timeout on the kernel command line"),
         ({}, "imageinvoker.json=perhaps", "imageinvoker.json on the kernel command line"),
+        ({}, "imageinvoker.clock=sever", "imageinvoker.clock on the kernel command line"),
         ({}, "imageinvoker.site=UPPER", "imageinvoker.site on the kernel command line"),
     ],
 )

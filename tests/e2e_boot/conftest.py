@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,35 +11,28 @@ import pytest
 
 from bus.messages import Machine
 from tests.buses import free_port
-from tests.e2e.e2e_site import COMMAND, Site
-from tests.e2e_boot.images import Image
-from tests.virtual_pc import CONSOLE, HOST, Card, Pc, VirtualPc
+from tests.e2e.e2e_site import Site
+from tests.e2e_boot.images import Image, make
+from tests.virtual_pc import CONSOLE, Card, Pc, VirtualPc
 
 Start = Callable[..., VirtualPc]
 
 
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    """A boot image, made once however many workers there are."""
+    """A boot image, made once however many workers there are, in a folder without any package."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    folder = shared / "image"
     port = shared / "port"
     with (shared / "image.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
+        if not port.exists():
             port.write_text(str(free_port()))
-            made = subprocess.run(
-                [
-                    *COMMAND, "boot", "linux", "--server", f"nats://{HOST}:{port.read_text()}",
-                    "--then", "local", "--iso", "--ipxe", "--quick",
-                    "--append", f"{CONSOLE} imageinvoker.timeout=0",
-                    "--out", str(folder),
-                ],
-                capture_output=True, text=True, timeout=600, check=False,
-            )  # fmt: skip
+        image = Image(shared / "image", shared / "packages", int(port.read_text()))
+        if not image.folder.exists():
+            made = make(*image.wishes, "--out", str(image.folder))
             assert made.returncode == 0, made.stderr
-    return Image(folder, int(port.read_text()))
+    return image
 
 
 @pytest.fixture

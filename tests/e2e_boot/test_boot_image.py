@@ -1,4 +1,4 @@
-"""Making the image itself: in clean folders, twice, and with what cannot be."""
+"""Making the image itself: in a clean folder, twice, and with what cannot be."""
 
 import hashlib
 import json
@@ -8,15 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.e2e_site import COMMAND
+from tests.e2e_boot.images import Image, make
 
 SERVER = ("--server", "nats://10.0.0.1:4222")
-
-
-def made(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [*COMMAND, "boot", "linux", *arguments],
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
 
 
 def bytes_of(folder: Path) -> dict[str, str]:
@@ -27,25 +21,21 @@ def bytes_of(folder: Path) -> dict[str, str]:
     }
 
 
-def test_the_same_packages_and_wishes_make_the_same_bytes(tmp_path: Path) -> None:
-    packages = ("--packages", str(tmp_path / "packages"))
-    wishes = (*SERVER, "--site", "london", "--iso", "--ipxe", "--quick", *packages)
-    first = made(*wishes, "--out", str(tmp_path / "first"), "--json")
-    assert first.returncode == 0, first.stderr
-    told = json.loads(first.stdout)
-    assert told["site"] == "london"
+def test_the_same_packages_and_wishes_make_the_same_bytes(image: Image, tmp_path: Path) -> None:
+    again = make(*image.wishes, "--offline", "--out", str(tmp_path / "again"), "--json")
+    assert again.returncode == 0, again.stderr
+    told = json.loads(again.stdout)
+    assert told["server"].endswith(f":{image.port}")
     assert {"python3.11-minimal", "busybox-static"} <= {each["name"] for each in told["debian"]}
     assert {"textual", "msgspec", "nats-py"} <= {each["name"] for each in told["python"]}
-    second = made(*wishes, "--out", str(tmp_path / "second"), "--offline")
-    assert second.returncode == 0, second.stderr
-    found = bytes_of(tmp_path / "first")
-    assert found == bytes_of(tmp_path / "second")
+    found = bytes_of(tmp_path / "again")
+    assert found == bytes_of(image.folder)
     assert set(found) == {
         "vmlinuz", "initramfs.img", "manifest.json", "imageinvoker.iso", "boot.ipxe", "menu.ipxe",
         "undionly.kpxe", "ipxe.efi",
     }  # fmt: skip
-    assert (tmp_path / "first" / "initramfs.img").stat().st_size < 60_000_000
-    assert {each.name for each in tmp_path.iterdir()} == {"packages", "first", "second"}
+    assert image.initramfs.stat().st_size < 60_000_000
+    assert {each.name for each in tmp_path.iterdir()} == {"again"}
 
 
 @pytest.mark.parametrize(
@@ -65,9 +55,9 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(
     tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
     done = (
-        made("--out", str(tmp_path / "out"), *arguments)
+        make("--out", str(tmp_path / "out"), *arguments)
         if "--out" not in arguments
-        else made(*arguments)
+        else make(*arguments)
     )
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
@@ -78,7 +68,7 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(
 def test_without_packages_an_image_cannot_be_made_offline(tmp_path: Path) -> None:
     empty = tmp_path / "packages"
     empty.mkdir()
-    done = made(*SERVER, "--packages", str(empty), "--offline", "--out", str(tmp_path / "out"))
+    done = make(*SERVER, "--packages", str(empty), "--offline", "--out", str(tmp_path / "out"))
     assert done.returncode == 1
     assert f"There is no package linux-image-amd64 in {empty}" in done.stderr
     assert not (tmp_path / "out").exists()
