@@ -114,21 +114,30 @@ class VirtualPc(Terminal):
 
     def tell(self, order: str) -> None:
         """Has QEMU do something to the PC, such as ``set_link card0 off``."""
-        assert self._monitor
-        give_up = time.monotonic() + 30
-        while not self._monitor.exists():
-            assert self.process.poll() is None, self.text
-            assert time.monotonic() < give_up
-            time.sleep(0.02)
-        with socket.socket(socket.AF_UNIX) as line:
-            line.settimeout(30)
-            line.connect(str(self._monitor))
+        with self._line_to_monitor() as line:
             heard = b""
             for text in ("", f"{order}\n"):
                 line.sendall(text.encode())
                 heard = b""
                 while not heard.endswith(b"(qemu) "):
                     heard += line.recv(4096)
+
+    def _line_to_monitor(self) -> socket.socket:
+        assert self._monitor
+        give_up = time.monotonic() + 30
+        while True:
+            line = socket.socket(socket.AF_UNIX)
+            line.settimeout(30)
+            try:
+                line.connect(str(self._monitor))
+            except (FileNotFoundError, ConnectionRefusedError):
+                # The file is there a moment before QEMU listens.
+                line.close()
+            else:
+                return line
+            assert self.process.poll() is None, self.text
+            assert time.monotonic() < give_up
+            time.sleep(0.02)
 
 
 def program(name: str) -> str:
