@@ -1,7 +1,6 @@
 """The conversation of one machine with the services of its site; patient, and without a screen."""
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from itertools import count
@@ -33,6 +32,7 @@ from bus.messages import (
     Where,
 )
 from bus.problems import RETRIABLE, Problem
+from client.system import ENVIRONMENT
 from client.troubles import OF_NETWORK, Notice, of_network, trouble
 
 _PATIENCE: Final = 5.0
@@ -85,9 +85,7 @@ class Journey:
         Raises:
             Problem: the site will not serve this machine.
         """
-        client = ClientInfo(
-            version=__version__, environment="winpe" if sys.platform == "win32" else "linux"
-        )
+        client = ClientInfo(version=__version__, environment=ENVIRONMENT)
         question = Hello(machine=self._machine, client=client, visit=self._visit)
         return await self._until_answered(lambda: self._welcomed(question))
 

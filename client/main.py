@@ -22,11 +22,10 @@ def run(settings: Settings) -> int:
     """
     if not settings.server:
         return _wrong(_NO_SERVER)
-    if sys.platform == "win32":
-        from client.windows import ready_console, this_console  # noqa: PLC0415 (only on Windows)
-
-        ready_console(this_console())
     # Each import waits for the way that needs it, since the first screen is waited for.
+    from client import system  # noqa: PLC0415
+
+    system.ready_console()
     try:
         if settings.item is not None:
             from client.unattended import deploy  # noqa: PLC0415
@@ -42,9 +41,8 @@ def run(settings: Settings) -> int:
     if not sys.stdin.isatty() or not sys.stderr.isatty():
         return _wrong(_NO_TERMINAL)
     from client.lastresort import LastResort  # noqa: PLC0415
-    from client.portal.asking import Asking  # noqa: PLC0415
 
-    with Asking() as asking:
+    with system.Asking() as asking:
         from client.portal.app import Portal  # noqa: PLC0415 (the terminal answers meanwhile)
 
         terminal = asking.answer()

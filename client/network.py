@@ -1,13 +1,9 @@
 """Whether this machine is on a network at all: its cards, their links and their addresses."""
 
 import ipaddress
-import socket
-import struct
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 NetworkTrouble = Literal["no_card", "no_link", "no_address"]
@@ -16,16 +12,6 @@ NetworkTrouble = Literal["no_card", "no_link", "no_address"]
 ``no_link`` is a cable that is not plugged in (or a card that is not switched on), ``no_address`` a
 link over which nobody has given an address.
 """
-
-_ETHERNET: Final = "1"
-"""ARPHRD_ETHER in ``/sys/class/net/*/type``; it stands for wireless cards as well."""
-_RANDOM: Final = "1"
-"""NET_ADDR_RANDOM in ``/sys/class/net/*/addr_assign_type``: made up at this boot."""
-_ASK_ADDRESS: Final = 0x8915
-"""SIOCGIFADDR (netdevice(7))."""
-_GLOBAL: Final = "00"
-_TENTATIVE: Final = 0x40
-"""Scope and flag in ``/proc/net/if_inet6``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,61 +47,6 @@ def names(cards: Sequence[Card], trouble: NetworkTrouble) -> str:
     return ", ".join(card.name for card in cards if trouble == "no_link" or card.has_link)
 
 
-def these_cards() -> list[Card]:
-    """The network cards of this machine, as they are now."""
-    if sys.platform == "win32":
-        from client.windows import this_windows  # noqa: PLC0415 (only on Windows)
-
-        return this_windows().cards()
-    else:  # noqa: RET505 (mypy knows platforms by branches)
-        return linux_cards(Path("/sys"), Path("/proc"), _ipv4_address)
-
-
-def linux_cards(
-    sys_root: Path, proc_root: Path, ipv4_address: Callable[[str], str | None]
-) -> list[Card]:
-    """The cards as the kernel shows them under ``/sys`` and ``/proc``.
-
-    ``ipv4_address`` gives the address of a card by its name.
-    """
-    with_ipv6 = _with_ipv6(line_of(proc_root / "net/if_inet6", 65_536) or "")
-    return [
-        Card(
-            name=card.name,
-            has_link=line_of(card / "carrier") == "1",
-            has_address=card.name in with_ipv6 or leads_somewhere(ipv4_address(card.name)),
-        )
-        for card in card_folders(sys_root)
-    ]
-
-
-def card_folders(sys_root: Path) -> list[Path]:
-    """The folders of the physical cards under ``/sys``.
-
-    Without any (a container) those of the others, less loopback and bridges.
-    """
-    try:
-        folders = sorted((sys_root / "class/net").iterdir())
-    except OSError:
-        return []
-    cards = [card for card in folders if line_of(card / "type") == _ETHERNET]
-    physical = [
-        card
-        for card in cards
-        if (card / "device").exists() and line_of(card / "addr_assign_type") != _RANDOM
-    ]
-    return physical or [card for card in cards if not (card / "bridge").exists()]
-
-
-def line_of(file: Path, longest: int = 1024) -> str | None:
-    """What a small file of the kernel says; None where it says nothing."""
-    try:
-        text = file.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None
-    return text[:longest] or None
-
-
 def leads_somewhere(address: str | None) -> bool:
     """Whether an address was given to a card; one that it gave itself leads nowhere (RFC 3927)."""
     try:
@@ -123,31 +54,3 @@ def leads_somewhere(address: str | None) -> bool:
     except ValueError:
         return False
     return not (known.is_link_local or known.is_unspecified or known.is_loopback)
-
-
-def _with_ipv6(table: str) -> set[str]:
-    """The names of the cards with an address of the whole world, out of ``/proc/net/if_inet6``."""
-    rows = [line.split() for line in table.splitlines()]
-    return {
-        row[5]
-        for row in rows
-        if len(row) == 6 and row[3] == _GLOBAL and not int(row[4], 16) & _TENTATIVE
-    }
-
-
-if sys.platform == "win32":
-
-    def _ipv4_address(name: str) -> str | None:
-        return None
-
-else:
-    import fcntl
-
-    def _ipv4_address(name: str) -> str | None:
-        request = struct.pack("256s", name.encode()[:15])
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-            try:
-                answer = fcntl.ioctl(asking.fileno(), _ASK_ADDRESS, request)
-            except OSError:
-                return None
-        return socket.inet_ntoa(answer[20:24])

@@ -19,7 +19,8 @@ from bus.door import (
     boot_credential,
 )
 from bus.problems import Code
-from client.network import is_here, names, network_trouble, these_cards
+from client import system
+from client.network import is_here, names, network_trouble
 from client.settings import shown
 
 
@@ -89,7 +90,7 @@ def of_network(server: str) -> Notice | None:
     """What is wrong with this machine's own network, if that is what keeps ``server`` away."""
     if is_here(server):
         return None
-    cards = these_cards()
+    cards = system.cards()
     wrong = network_trouble(cards)
     return Notice(f"network_{wrong}", names(cards, wrong)) if wrong else None
 

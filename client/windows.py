@@ -1,18 +1,25 @@
-"""Everything that is special to Windows and Windows PE: identity, network, console.
+"""Everything that is special to Windows and Windows PE: identity, network, console, exit.
 
-What Windows answers is read by pure functions here; whom it is asked of stands in two protocols,
-so that recorded answers can stand in for them.
+Offered by `client.system`, as `client.linux` is. What Windows answers is read by pure functions
+here; whom it is asked of stands in two protocols, so that recorded answers can stand in for them.
 """
 
 import ctypes
 import ipaddress
 import sys
 from collections.abc import Iterator
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from bus.messages import Machine
 from client import smbios
 from client.network import Card, leads_somewhere
+from client.portal.asking import Terminal
+
+if TYPE_CHECKING:
+    from textual.driver import Driver
+
+ENVIRONMENT: Final = "winpe"
+"""What a machine tells its site that it runs."""
 
 _PROVIDER: Final = int.from_bytes(b"RSMB", "big")
 
@@ -115,8 +122,8 @@ def network_cards(interfaces: bytes, addresses: bytes) -> list[Card]:
     ]
 
 
-def ready_console(console: Console) -> None:
-    """Makes a console window harmless: a click would stop the portal, Ctrl+C the whole batch."""
+def make_harmless(console: Console) -> None:
+    """Readies a console window: a click would stop the portal, Ctrl+C the whole batch."""
     console.ignore_interrupts()
     mode = console.mode()
     if mode is not None:
@@ -151,6 +158,38 @@ def _described(row: bytes) -> str:
 
 def _number(data: bytes, at: int) -> int:
     return int.from_bytes(data[at : at + 4], "little")
+
+
+class Asking:
+    """A console of Windows, of which all is known."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def answer(self) -> Terminal:
+        """What there is to know."""
+        return Terminal()
+
+
+def driver(_terminal: Terminal) -> "type[Driver] | None":
+    """How Textual is to write to the console: in its own way."""
+    return None
+
+
+def terminal_state() -> object:
+    """Nothing: the command interpreter that called us puts the mode of its console right."""
+    return None
+
+
+def restore_terminal(_before: object) -> None:
+    """Nothing either."""
+
+
+def set_clock(_seconds: float) -> None:
+    """Nothing: no image of ours with Windows PE says that its clock is to be set."""
 
 
 if sys.platform == "win32":
@@ -199,10 +238,14 @@ if sys.platform == "win32":
         finally:
             ctypes.windll.iphlpapi.FreeMibTable(table)
 
-    def this_windows() -> Windows:
-        """The Windows we run on."""
-        return Windows(_System())
+    def machine(boot_card: str | None = None) -> Machine:
+        """This machine; no start of Windows tells of a ``boot_card``."""
+        return Windows(_System()).machine()
 
-    def this_console() -> Console:
-        """The console we run in."""
-        return _Console()
+    def cards() -> list[Card]:
+        """The network cards of this machine, as they are now."""
+        return Windows(_System()).cards()
+
+    def ready_console() -> None:
+        """Makes the console that we run in harmless."""
+        make_harmless(_Console())

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from client.portal.asking import read_answers
+from client.portal.asking import QUESTION, read_answers
 
 ACTIVE: Final = Path("/sys/class/tty/console/active")
 _SCREEN: Final = "tty0"
@@ -20,8 +20,6 @@ _FIRST_SCREEN: Final = "tty1"
 _USUAL: Final = (80, 25)
 _SERIAL: Final = (80, 24)
 """Columns and lines of a line that does not tell; terminals have that many."""
-_QUESTION: Final = b"\x1b7\x1b[999;999H\x1b[6n\x1b[1;1H\xc3\xa9\x1b[6n\x1b[1;1H\x1b[K\x1b8"
-"""Asks a terminal how large it is and whether it knows Unicode, as `client.portal.asking` tells."""
 _PATIENCE: Final = 2.0
 """Seconds in which it answers, if it does."""
 _MOST: Final = 1 << 18
@@ -54,7 +52,7 @@ class Console:
             tty.setraw(self._handle, termios.TCSANOW)
         if is_serial:
             self._asks_until = time.monotonic() + _PATIENCE
-            self.show(_QUESTION)
+            self.show(QUESTION)
 
     def fileno(self) -> int:
         """To wait for it."""

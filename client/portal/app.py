@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import signal
-import sys
 import time
 import traceback
 
@@ -11,12 +10,12 @@ from rich.console import RenderableType
 from rich.text import Text
 from textual import events
 from textual.app import App
-from textual.driver import Driver
 from textual.screen import Screen
 from textual.worker import Worker, WorkerError
 
 from bus.messages import Machine
 from bus.options import DEFAULTS
+from client import system
 from client.lastresort import GRACE, LastResort
 from client.lookups import leave_without_lookups
 from client.portal.asking import Terminal
@@ -43,7 +42,7 @@ class Portal(App[int], inherit_bindings=False):
         machine: Machine | None = None,
         terminal: Terminal = Terminal(),
     ) -> None:
-        super().__init__(driver_class=_driver(terminal), ansi_color=True)
+        super().__init__(driver_class=system.driver(terminal), ansi_color=True)
         self.settings = settings
         self.server = server
         self.machine = machine
@@ -127,13 +126,3 @@ class Portal(App[int], inherit_bindings=False):
         from client.portal.way import Way  # noqa: PLC0415
 
         self.exit(await Way(self).walk())
-
-
-def _driver(terminal: Terminal) -> type[Driver] | None:
-    if sys.platform == "win32":
-        return None
-    else:  # noqa: RET505 (mypy knows platforms by branches)
-        # Only here: it is not to be had on Windows.
-        from client.portal.driver import AsciiDriver, LineDriver  # noqa: PLC0415
-
-        return LineDriver if terminal.knows_unicode else AsciiDriver

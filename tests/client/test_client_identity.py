@@ -12,10 +12,11 @@ from bus.machines import machine_key
 from bus.messages import Machine
 from bus.problems import Problem
 from client import smbios
-from client.identity import linux_machine, machine_in, this_machine
+from client.identity import machine_in, this_machine
+from client.linux import linux_machine
 from client.network import Card
 from client.settings import WrongUseError
-from client.windows import Windows, hardware_addresses, network_cards, ready_console
+from client.windows import Windows, hardware_addresses, make_harmless, network_cards
 
 UUID_TEXT = "4c4c4544-0042-3510-8052-b4c04f4d3132"
 
@@ -315,11 +316,11 @@ class RecordedConsole:
 
 def test_a_click_into_a_windows_console_does_not_stop_it() -> None:
     console = RecordedConsole(0x01F7)  # as cmd.exe has it: QuickEdit on
-    ready_console(console)
+    make_harmless(console)
     assert console.now == 0x01B7
     assert not console.heeds_interrupts
     piped = RecordedConsole(None)
-    ready_console(piped)
+    make_harmless(piped)
     assert piped.now is None
 
 

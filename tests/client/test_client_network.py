@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from offline import DEAD, FAR, LINKED, WORKING, alone, client, with_card
 
+from client import system
+from client.linux import linux_cards
 from client.network import (
     Card,
     is_here,
     leads_somewhere,
-    linux_cards,
     names,
     network_trouble,
-    these_cards,
 )
 from tests.terminal import Terminal
 
@@ -140,7 +140,7 @@ def test_without_a_screen_the_same_is_said(machine_file: Path) -> None:
 
 
 def test_the_cards_of_this_machine_can_be_read() -> None:
-    for card in these_cards():
+    for card in system.cards():
         assert card.name
         assert card.has_link in {True, False}
 
