@@ -10,7 +10,7 @@ FIGURE ?=
 PART ?=
 MACHINES ?=
 REPORT ?=
-WORKERS ?= 3
+WORKERS ?= 4
 BENCH = $(BIN)/python -m bench $(if $(MACHINES),--machines $(MACHINES)) $(if $(REPORT),--report $(REPORT))
 
 help: ## list the commands
@@ -42,10 +42,10 @@ check: setup ## lint, format, types, generated documents, who may import whom
 	$(BIN)/mypy
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 client
 	$(BIN)/python -m bus.documents --check
-	$(BIN)/pytest -q tests/test_imports.py
+	$(BIN)/pytest -q -n $(WORKERS) tests/test_imports.py
 
 test: check ## everything that `check` does, and every test
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal --ignore tests/test_imports.py
 
 e2e: setup ## make a boot image and start virtual PCs with it
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile tests/e2e_boot

@@ -71,8 +71,10 @@ class Terminal:
 
     def read(self, seconds: float = 0.05) -> bool:
         """Takes in what the program writes within ``seconds``; whether there was anything."""
-        readable, _, _ = select.select([self._terminal], [], [], seconds)
-        if not readable:
+        # `select` knows no file numbers beyond 1023.
+        waiting = select.poll()
+        waiting.register(self._terminal, select.POLLIN)
+        if not waiting.poll(seconds * 1000):
             return False
         data = b""
         with contextlib.suppress(OSError):

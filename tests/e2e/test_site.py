@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,16 @@ def test_an_unattended_machine_gets_its_jobs_and_its_status_tells(site: Site) ->
     assert nobody.returncode == 4
 
 
+@pytest.fixture(scope="module")
+def sound_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A site of which nobody wants anything that it should do."""
+    place = tmp_path_factory.mktemp("sound")
+    site = Site(place / "site", place / "home")
+    site.start()
+    yield site
+    site.stop()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -197,9 +208,9 @@ def test_an_unattended_machine_gets_its_jobs_and_its_status_tells(site: Site) ->
     ],
 )
 def test_wrong_use_ends_with_status_2_and_a_sentence(
-    site: Site, arguments: tuple[str, ...], words: str
+    sound_site: Site, arguments: tuple[str, ...], words: str
 ) -> None:
-    wrong = site.run(*arguments)
+    wrong = sound_site.run(*arguments)
     assert wrong.returncode == 2, wrong.stderr
     assert words in wrong.stderr + wrong.stdout
     assert "Traceback" not in wrong.stderr

@@ -14,16 +14,9 @@ from bus.certificates import why
 from bus.connection import connect
 from bus.door import Door
 from estate.keyring import Keyring
-from tests.estate.desk import CAMPUS, Type, contents
+from tests.estate.desk import Type, contents
 from tests.estate.servers import HERE, EstateServer, add_site, hub_servers, new_estate, site_server
 from tests.site import eventually
-
-
-@pytest.fixture
-def made(begun: Type) -> Type:
-    """There is a site."""
-    begun(*CAMPUS)
-    return begun
 
 
 async def believed(ca: Path, ready: Path) -> str:
@@ -49,14 +42,14 @@ async def believed(ca: Path, ready: Path) -> str:
 
 
 async def test_old_and_new_believe_one_another_until_the_old_authority_is_dropped(
-    made: Type, folder: Path, tmp_path: Path
+    campus: Type, folder: Path, tmp_path: Path
 ) -> None:
     site = folder / "sites" / "campus"
     old, new, alone = (tmp_path / name for name in ("old", "new", "alone"))
     shutil.copytree(site, old)
-    assert "authority" in made("pki", "authority", "renew").stdout
+    assert "authority" in campus("pki", "authority", "renew").stdout
     shutil.copytree(site, new)
-    made("pki", "authority", "drop")
+    campus("pki", "authority", "drop")
     shutil.copytree(site, alone)
     found = {
         (client.name, server.name): await believed(client / "tls" / "ca.pem", server)
@@ -78,24 +71,24 @@ async def test_old_and_new_believe_one_another_until_the_old_authority_is_droppe
 
 
 async def test_it_can_be_done_again_and_each_time_the_one_before_is_believed(
-    made: Type, folder: Path, tmp_path: Path
+    campus: Type, folder: Path, tmp_path: Path
 ) -> None:
     site = folder / "sites" / "campus"
     for turn in range(2):
         before = tmp_path / str(turn)
         shutil.copytree(site, before)
-        made("pki", "authority", "renew")
+        campus("pki", "authority", "renew")
         assert await believed(before / "tls" / "ca.pem", site) == ""
         assert await believed(site / "tls" / "ca.pem", before) == ""
-        made("pki", "authority", "drop")
+        campus("pki", "authority", "drop")
     assert await believed(tmp_path / "0" / "tls" / "ca.pem", site) == "other_authority"
 
 
 def test_all_certificates_are_of_the_new_authority_and_nothing_else_changes(
-    made: Type, folder: Path
+    campus: Type, folder: Path
 ) -> None:
     before = contents(folder)
-    made("pki", "authority", "renew")
+    campus("pki", "authority", "renew")
     now = contents(folder)
     places = ("sites/campus", "hub/hub-1")
     assert {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)} == {
@@ -109,37 +102,37 @@ def test_all_certificates_are_of_the_new_authority_and_nothing_else_changes(
         assert now[f"{place}/tls/ca.pem"] == now["ca.pem"]
         server = x509.load_pem_x509_certificate(now[f"{place}/tls/server.pem"])
         server.verify_directly_issued_by(authority)
-    shown = json.loads(made("pki", "show", "--json").stdout)["certificates"]
+    shown = json.loads(campus("pki", "show", "--json").stdout)["certificates"]
     assert [each["what"] for each in shown][:2] == ["authority", "old authority"]
 
 
-def test_neither_is_done_twice(made: Type, folder: Path) -> None:
-    assert "pki authority renew" in made("pki", "authority", "drop", status=2).stderr
-    made("pki", "authority", "renew")
+def test_neither_is_done_twice(campus: Type, folder: Path) -> None:
+    assert "pki authority renew" in campus("pki", "authority", "drop", status=2).stderr
+    campus("pki", "authority", "renew")
     before = contents(folder)
-    assert "pki authority drop" in made("pki", "authority", "renew", status=2).stderr
+    assert "pki authority drop" in campus("pki", "authority", "renew", status=2).stderr
     assert contents(folder) == before
 
 
-def test_what_was_cut_off_is_brought_to_its_end_by_a_renewal(made: Type, folder: Path) -> None:
+def test_what_was_cut_off_is_brought_to_its_end_by_a_renewal(campus: Type, folder: Path) -> None:
     before = {name: content for name, content in contents(folder).items() if content != b"a folder"}
-    made("pki", "authority", "renew")
+    campus("pki", "authority", "renew")
     # As if only the authority had been kept when it ended.
     for name, content in before.items():
         if name != "keys/authority.pem":
             (folder / name).write_bytes(content)
-    assert "pki renew" in made("pki", "authority", "renew", status=2).stderr
-    made("pki", "renew")
+    assert "pki renew" in campus("pki", "authority", "renew", status=2).stderr
+    campus("pki", "renew")
     authority = Keyring(folder / "keys").authority()
     for place in ("", "sites/campus/tls", "hub/hub-1/tls"):
         assert (folder / place / "ca.pem").read_bytes() == authority.believed
 
 
-def test_an_authority_that_is_none_is_named(made: Type, folder: Path) -> None:
+def test_an_authority_that_is_none_is_named(campus: Type, folder: Path) -> None:
     (folder / "keys" / "authority.pem").write_bytes(b"nothing")
-    assert "backup" in made("pki", "renew", status=1).stderr
+    assert "backup" in campus("pki", "renew", status=1).stderr
     (folder / "keys" / "authority.pem").unlink()
-    assert "authority.pem" in made("pki", "show", status=1).stderr
+    assert "authority.pem" in campus("pki", "show", status=1).stderr
 
 
 @pytest.fixture

@@ -35,18 +35,16 @@ def test_all_that_is_made_is_for_nobody_else_to_read(begun: Type, folder: Path) 
             assert mode == (0o700 if each.is_dir() else 0o600), each
 
 
-def test_a_second_run_changes_nothing(begun: Type, folder: Path) -> None:
-    begun(*CAMPUS)
+def test_a_second_run_changes_nothing(campus: Type, folder: Path) -> None:
     before = contents(folder)
-    assert "nothing was changed" in begun("pki", "init", "acme", "--hub", "hub.example").stdout
-    assert "nothing was changed" in begun(*CAMPUS).stdout
+    assert "nothing was changed" in campus("pki", "init", "acme", "--hub", "hub.example").stdout
+    assert "nothing was changed" in campus(*CAMPUS).stdout
     assert contents(folder) == before
 
 
 def test_a_sites_folder_holds_all_that_its_server_and_services_need(
-    begun: Type, folder: Path
+    campus: Type, folder: Path
 ) -> None:
-    begun(*CAMPUS)
     site = folder / "sites" / "campus"
     assert {str(each.relative_to(site)) for each in site.rglob("*") if each.is_file()} == {
         "README",
@@ -71,8 +69,7 @@ def test_a_sites_folder_holds_all_that_its_server_and_services_need(
                     assert secret not in file.read_bytes(), (key, file)
 
 
-def test_each_folder_says_what_to_do_with_it(begun: Type, folder: Path) -> None:
-    begun(*CAMPUS)
+def test_each_folder_says_what_to_do_with_it(campus: Type, folder: Path) -> None:
     for place, server in (("sites/campus", "bus.campus.example"), ("hub/hub-1", "hub.example")):
         said = (folder / place / "README").read_text()
         assert "systemctl reload imageinvoker-nats" in said
@@ -126,11 +123,10 @@ def test_each_folder_says_what_to_do_with_it(begun: Type, folder: Path) -> None:
     ],
 )
 def test_bad_input_is_refused_with_cause_and_cure_and_changes_nothing(
-    begun: Type, folder: Path, arguments: tuple[str, ...], said: str
+    campus: Type, folder: Path, arguments: tuple[str, ...], said: str
 ) -> None:
-    begun(*CAMPUS)
     before = contents(folder)
-    assert said in begun(*arguments, status=2).stderr
+    assert said in campus(*arguments, status=2).stderr
     assert contents(folder) == before
     assert {each.name for each in folder.parent.iterdir()} == {"estate"}
 
@@ -144,12 +140,11 @@ def test_a_credential_takes_the_place_of_no_device_or_pipe(begun: Type, folder: 
     assert "no image" in begun("pki", "boot", "list").stdout
 
 
-def test_a_nested_subnet_is_taken_where_it_is_meant(begun: Type) -> None:
-    begun(*CAMPUS)
-    begun(
+def test_a_nested_subnet_is_taken_where_it_is_meant(campus: Type) -> None:
+    campus(
         "site", "add", "lab", "--address", "lab.example", "--subnet", "10.1.2.0/24", "--nested"
     )  # fmt: skip
-    sites = json.loads(begun("site", "list", "--json").stdout)
+    sites = json.loads(campus("site", "list", "--json").stdout)
     assert [each["subnets"] for each in sites] == [["10.1.0.0/16"], ["10.1.2.0/24"]]
 
 
@@ -185,12 +180,11 @@ def test_what_was_left_half_made_is_made_whole_by_the_next_run(begun: Type, fold
     assert (folder / "sites" / "campus" / "nats.conf").exists()
 
 
-def test_what_is_copied_to_servers_can_be_made_again(begun: Type, folder: Path) -> None:
-    begun(*CAMPUS)
+def test_what_is_copied_to_servers_can_be_made_again(campus: Type, folder: Path) -> None:
     before = set(contents(folder))
     shutil.rmtree(folder / "sites" / "campus")
     shutil.rmtree(folder / "hub")
-    begun("pki", "renew")
+    campus("pki", "renew")
     assert set(contents(folder)) == before
 
 
@@ -202,9 +196,8 @@ def test_two_commands_at_once_lose_nothing(begun: Type, folder: Path) -> None:
     assert [each.name for each in EstateFolder.open(folder).record.sites] == names
 
 
-def test_show_tells_when_each_certificate_and_credential_ends(begun: Type, folder: Path) -> None:
-    begun(*CAMPUS)
-    shown: Any = json.loads(begun("pki", "show", "--json").stdout)
+def test_show_tells_when_each_certificate_and_credential_ends(campus: Type, folder: Path) -> None:
+    shown: Any = json.loads(campus("pki", "show", "--json").stdout)
     now = datetime.now(UTC)
     for each in (*shown["certificates"], *shown["credentials"]):
         assert datetime.fromisoformat(each["ends"]) > now + timedelta(days=396), each
@@ -213,13 +206,12 @@ def test_show_tells_when_each_certificate_and_credential_ends(begun: Type, folde
     text = (folder / "sites" / "campus" / "creds" / "menu.creds").read_text()
     token = text.split()[4]
     claims = Reader(Claims[UserOfRole]).read(token)
-    assert claims.sub in begun("pki", "show").stdout
+    assert claims.sub in campus("pki", "show").stdout
 
 
 def test_a_servers_certificate_names_its_addresses_and_only_the_hubs_is_good_for_clients(
-    begun: Type, folder: Path
+    campus: Type, folder: Path
 ) -> None:
-    begun(*CAMPUS)
     authority = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
     good_for = {}
     for place in ("sites/campus", "hub/hub-1"):
@@ -257,11 +249,10 @@ def test_a_boot_credential_is_good_for_the_estate_and_for_as_long_as_told(
 
 
 def test_each_site_is_given_all_sites_and_the_images_that_are_revoked(
-    begun: Type, folder: Path
+    campus: Type, folder: Path
 ) -> None:
-    begun(*CAMPUS)
-    begun("pki", "boot", "revoke", "usb-17")
-    begun("site", "add", "lab", "--address", "lab.example")
+    campus("pki", "boot", "revoke", "usb-17")
+    campus("site", "add", "lab", "--address", "lab.example")
     for place in ("sites/campus", "sites/lab", "hub/hub-1"):
         told = json.loads((folder / place / "registry.json").read_text())
         assert [each["name"] for each in told["sites"]] == ["campus", "lab"]

@@ -23,14 +23,6 @@ from tests.estate.whole_site import WholeSite
 from tests.site import eventually
 
 
-@pytest.fixture
-def known(begun: Type) -> Type:
-    """There are two sites."""
-    begun(*CAMPUS)
-    begun("site", "add", "lab", "--address", "lab.example", "--subnet", "10.2.0.0/16")
-    return begun
-
-
 def changed(folder: Path, before: dict[str, bytes]) -> set[str]:
     """The files that are others than before, or are there no longer."""
     now = contents(folder)
