@@ -11,6 +11,7 @@ PART ?=
 MACHINES ?=
 REPORT ?=
 WORKERS ?= 4
+PCS ?= 3
 BENCH = $(BIN)/python -m bench $(if $(MACHINES),--machines $(MACHINES)) $(if $(REPORT),--report $(REPORT))
 
 help: ## list the commands
@@ -48,7 +49,7 @@ test: check ## everything that `check` does, and every test
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal --ignore tests/test_imports.py
 
 e2e: setup ## make a boot image and start virtual PCs with it
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile tests/e2e_boot
+	$(BIN)/pytest -n $(PCS) --dist loadfile tests/e2e_boot
 
 soak: setup ## kill, freeze and fill the parts of a site for long, while 200 machines go through it
 	IMAGEINVOKER_FAULT_MACHINES=200 IMAGEINVOKER_FAULT_ROUNDS=5 IMAGEINVOKER_FAULT_CUTS=30 \
