@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from client.settings import Settings
-from client.system import set_clock
+from client.system import system
 
 _ENOUGH: Final = 2.0
 """Seconds that it may be off; a question and its answer take as long at worst."""
@@ -20,4 +20,4 @@ def follower(settings: Settings) -> Callable[[datetime], None] | None:
 def follow(moment: datetime) -> None:
     """Sets the clock to this moment if it is off; one that may not be set is left as it is."""
     if abs(moment.timestamp() - time.time()) > _ENOUGH:
-        set_clock(moment.timestamp())
+        system.set_clock(moment.timestamp())

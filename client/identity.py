@@ -5,8 +5,8 @@ from pathlib import Path
 import msgspec
 
 from bus.messages import Machine
-from client import system
 from client.settings import WrongUseError
+from client.system import system
 
 
 def this_machine(file: Path | None = None, boot_card: str | None = None) -> Machine:

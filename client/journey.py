@@ -32,7 +32,7 @@ from bus.messages import (
     Where,
 )
 from bus.problems import RETRIABLE, Problem
-from client.system import ENVIRONMENT
+from client.system import system
 from client.troubles import OF_NETWORK, Notice, of_network, trouble
 
 _PATIENCE: Final = 5.0
@@ -85,7 +85,7 @@ class Journey:
         Raises:
             Problem: the site will not serve this machine.
         """
-        client = ClientInfo(version=__version__, environment=ENVIRONMENT)
+        client = ClientInfo(version=__version__, environment=system.ENVIRONMENT)
         question = Hello(machine=self._machine, client=client, visit=self._visit)
         return await self._until_answered(lambda: self._welcomed(question))
 

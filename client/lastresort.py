@@ -4,7 +4,7 @@ import os
 import threading
 from typing import Final
 
-from client import system
+from client.system import system
 
 GRACE: Final = 5.0
 """Seconds that a client may take to leave after its time is up."""

@@ -23,7 +23,7 @@ def run(settings: Settings) -> int:
     if not settings.server:
         return _wrong(_NO_SERVER)
     # Each import waits for the way that needs it, since the first screen is waited for.
-    from client import system  # noqa: PLC0415
+    from client.system import system  # noqa: PLC0415
 
     system.ready_console()
     try:

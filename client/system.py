@@ -3,38 +3,8 @@
 import sys
 
 if sys.platform == "win32":
-    from client.windows import (
-        ENVIRONMENT,
-        Asking,
-        cards,
-        driver,
-        machine,
-        ready_console,
-        restore_terminal,
-        set_clock,
-        terminal_state,
-    )
+    from client import windows as system
 else:
-    from client.linux import (
-        ENVIRONMENT,
-        Asking,
-        cards,
-        driver,
-        machine,
-        ready_console,
-        restore_terminal,
-        set_clock,
-        terminal_state,
-    )
+    from client import linux as system
 
-__all__ = (
-    "ENVIRONMENT",
-    "Asking",
-    "cards",
-    "driver",
-    "machine",
-    "ready_console",
-    "restore_terminal",
-    "set_clock",
-    "terminal_state",
-)
+__all__ = ("system",)

@@ -19,9 +19,9 @@ from bus.door import (
     boot_credential,
 )
 from bus.problems import Code
-from client import system
 from client.network import is_here, names, network_trouble
 from client.settings import shown
+from client.system import system
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,13 @@ _OTHERS: Final[tuple[tuple[type[Exception], str | None], ...]] = (
 
 OF_NETWORK: Final = frozenset({"network_no_card", "network_no_link", "network_no_address"})
 """The texts that name a fault of this machine's own network."""
+OF_TIME: Final = frozenset({
+    "trouble_certificate_expired",
+    "trouble_certificate_not_yet_valid",
+    "trouble_boot_expired",
+    "trouble_boot_not_yet_valid",
+})  # fmt: skip
+"""The texts that say what time it is here, which may be what is wrong."""
 _FAR: Final = frozenset({"trouble_host", "trouble_timeout", "trouble_network"})
 """What may be the fault of this machine's own network."""
 
@@ -72,12 +79,12 @@ def trouble(error: Exception, server: str, door: Door | None = None) -> Notice |
     """What to say of an error of the connection to ``server``; nothing of one that says nothing."""
     match error:
         case CertificateError():
-            of_time = error.trouble in {"expired", "not_yet_valid"}
-            return Notice(_CERTIFICATES[error.trouble], _now() if of_time else shown(server))
+            untrusted = _CERTIFICATES[error.trouble]
+            return Notice(untrusted, _now() if untrusted in OF_TIME else shown(server))
         case RefusedError():
             text = _of_boot_credential(door) if error.refusal == "refused" else None
             text = text or _REFUSALS[error.refusal]
-            return Notice(text, _now()) if text else None
+            return Notice(text, _now() if text in OF_TIME else "") if text else None
         case UnusableError():
             return Notice("trouble_file", str(error.file))
     text = next((text for kind, text in _OTHERS if isinstance(error, kind)), "trouble_other")

@@ -26,7 +26,7 @@ from client.lookups import leave_without_lookups
 from client.outcomes import headline
 from client.settings import Settings, shown
 from client.status import DONE, NO_SERVER, REFUSED
-from client.troubles import Notice
+from client.troubles import OF_TIME, Notice
 from client.words import Words, plain, said
 
 _USUAL_PATIENCE: Final = 60
@@ -153,13 +153,16 @@ class _Run:
 
     def _notify(self, notice: Notice | None) -> None:
         if notice is not None:
-            self._tell(self._words(notice.text, message=notice.message))
+            said = self._words(notice.text, message=notice.message)
+            # A minute that has passed makes no new trouble of an old one.
+            self._tell(said, about=notice.text if notice.text in OF_TIME else said)
 
-    def _tell(self, text: str) -> None:
-        """Says something, but not twice in a row."""
-        if text != self._told:
+    def _tell(self, text: str, about: str | None = None) -> None:
+        """Says something, but not twice in a row what is ``about`` the same."""
+        about = about or text
+        if about != self._told:
             self._say(text)
-        self._told = text
+        self._told = about
 
     def _say(self, text: str) -> None:
         self._lines.write(plain(text) + "\n")

@@ -15,7 +15,6 @@ from textual.worker import Worker, WorkerError
 
 from bus.messages import Machine
 from bus.options import DEFAULTS
-from client import system
 from client.lastresort import GRACE, LastResort
 from client.lookups import leave_without_lookups
 from client.portal.asking import Terminal
@@ -23,6 +22,7 @@ from client.portal.countdown import CountdownScreen
 from client.portal.style import STYLE
 from client.settings import Settings, shown
 from client.status import TERMINATED
+from client.system import system
 from client.words import Words
 
 

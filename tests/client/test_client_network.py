@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from offline import DEAD, FAR, LINKED, WORKING, alone, client, with_card
 
-from client import system
 from client.linux import linux_cards
 from client.network import (
     Card,
@@ -19,6 +18,7 @@ from client.network import (
     names,
     network_trouble,
 )
+from client.system import system
 from tests.terminal import Terminal
 
 NO_CARD = "This computer has no network card that works."

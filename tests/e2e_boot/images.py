@@ -1,11 +1,17 @@
 """Boot images that tests start PCs with, and the command that makes them."""
 
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.e2e.e2e_site import COMMAND
 from tests.virtual_pc import CONSOLE, HOST
+
+_UNPRIVILEGED = (
+    () if os.geteuid() else ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
+)
+"""Root without a single capability may no more than anybody else with its files."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,8 @@ class Image:
 
 
 def make(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """What `imageinvoker boot linux` does with these arguments."""
+    """What `imageinvoker boot linux` does with these arguments, without any right of root."""
     return subprocess.run(
-        [*COMMAND, "boot", "linux", *arguments],
+        [*_UNPRIVILEGED, *COMMAND, "boot", "linux", *arguments],
         capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip

@@ -5,6 +5,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from bus.messages import Machine
 from estate.wishes import Wish
 from tests.e2e_boot.conftest import Start
@@ -18,13 +20,14 @@ SITE = "campus"
 UNKNOWN = Machine(uuid="7d1c2b5e-31d4-4a7c-9b52-0d6e8a1f4c77", serial="5CG0000077")
 SCRIPT = """\
 #!/bin/sh
-echo "after the portal: $IMAGEINVOKER_STATUS $IMAGEINVOKER_SERVER $IMAGEINVOKER_SITE"
+echo "{name} after the portal: $IMAGEINVOKER_STATUS $IMAGEINVOKER_SERVER $IMAGEINVOKER_SITE"
 read -r _
 """
 
 
-async def test_an_unattended_pc_with_a_wrong_clock_is_let_in_deploys_and_runs_the_script(
-    image: Image, start: Start, tmp_path: Path
+@pytest.mark.parametrize("then", ["script", "agent"])
+async def test_an_unattended_pc_with_a_wrong_clock_is_let_in_deploys_and_runs_what_comes_then(
+    image: Image, start: Start, tmp_path: Path, then: str
 ) -> None:
     estate = new_estate(tmp_path / "estate")
     where = place(estate.site_folder(SITE), estate.folder / "store" / SITE)
@@ -32,7 +35,7 @@ async def test_an_unattended_pc_with_a_wrong_clock_is_let_in_deploys_and_runs_th
     assert estate.add_site(wish)
     site = WholeSite(estate, SITE, tmp_path)
     server = f"tls://{HOST}:{site.server.port}"
-    own = await asyncio.to_thread(_image, image, site, server, tmp_path)
+    own = await asyncio.to_thread(_image, image, site, server, _brought(then, tmp_path), tmp_path)
 
     def boot() -> None:
         pc = start(
@@ -42,7 +45,7 @@ async def test_an_unattended_pc_with_a_wrong_clock_is_let_in_deploys_and_runs_th
             initramfs=own.initramfs,
             clock="2001-01-01T00:00:00",
         )
-        _see_it_through(pc, f"after the portal: 0 {server} {SITE}")
+        _see_it_through(pc, f"{then} after the portal: 0 {server} {SITE}")
 
     async with site.working("auth", "menu", "scheduler"):
         await asyncio.to_thread(boot)
@@ -56,13 +59,23 @@ async def test_an_unattended_pc_with_a_wrong_clock_is_let_in_deploys_and_runs_th
     assert rows == [("1. Lay down exam image",), ("2. Close network",)]
 
 
-def _image(image: Image, site: WholeSite, server: str, scratch: Path) -> Image:
-    script = scratch / "script"
-    script.write_text(SCRIPT)
+def _brought(then: str, scratch: Path) -> str:
+    """What `--then` is told: a script, or an agent that is a program and what it needs."""
+    place = scratch / then
+    if then == "script":
+        place.write_text(SCRIPT.format(name=then))
+    else:
+        (place / "lib").mkdir(parents=True)
+        (place / "lib" / "words").write_text(SCRIPT.format(name=then))
+        (place / "start").write_text('#!/bin/sh\n. "${0%/*}/lib/words"\n')
+    return f"{then}:{place}"
+
+
+def _image(image: Image, site: WholeSite, server: str, then: str, scratch: Path) -> Image:
     own = Image(scratch / "image", image.packages, site.server.port)
     made = make(
         "--server", server, "--site", SITE, "--ca", str(site.server.ready / "tls" / "ca.pem"),
-        "--boot-credential", str(site.image), "--then", f"script:{script}", "--quick",
+        "--boot-credential", str(site.image), "--then", then, "--quick",
         "--packages", str(own.packages), "--offline", "--out", str(own.folder),
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
