@@ -12,7 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -236,8 +236,9 @@ class Express:
 
 
 def _rows(connection: Any, statement: str, *values: object) -> Rows:
-    cursor = connection.execute(statement, *values)
-    return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+    # SQLite's driver keeps the files of a connection open whose cursor still is.
+    with closing(connection.execute(statement, *values)) as cursor:
+        return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
 
 
 class Asker:

@@ -232,8 +232,10 @@ class ExpressGround:
         try:
             dialect = dialect_of(connection.getinfo(pyodbc.SQL_DBMS_NAME))
             assert dialect
-            connection.execute(locking(dialect, 1), f"machine:{machine_key(machine)}")
-            yield
+            with closing(
+                connection.execute(locking(dialect, 1), f"machine:{machine_key(machine)}")
+            ):
+                yield
         finally:
             connection.rollback()
             with SQLITE_GATE:
@@ -243,8 +245,9 @@ class ExpressGround:
         with SQLITE_GATE:
             connection = pyodbc.connect(self._dsn, autocommit=True, timeout=5)
         try:
-            cursor = connection.execute(statement, *values)
-            return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
+            # SQLite's driver keeps the files of a connection open whose cursor still is.
+            with closing(connection.execute(statement, *values)) as cursor:
+                return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
         finally:
             with SQLITE_GATE:
                 connection.close()
